@@ -1,0 +1,93 @@
+"""What a result was measured on: processor, threads, versions and load."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from pathlib import Path
+
+import torch
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _processor() -> str:
+    match = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
+
+
+def _flags() -> list[str]:
+    """The instruction sets that matter to dense products."""
+    found = set(_read("/proc/cpuinfo").split())
+    return [flag for flag in ("avx2", "fma", "avx512f", "avx512dq", "avx512_bf16", "amx_tile") if flag in found]
+
+
+def _memory() -> float | None:
+    match = re.search(r"MemTotal:\s+(\d+) kB", _read("/proc/meminfo"))
+    return round(int(match.group(1)) / 2**20, 1) if match else None
+
+
+def _library() -> dict[str, str]:
+    try:
+        import ntkfast
+    except ImportError:
+        return {}
+    return {
+        "ntkfast": ntkfast.__version__,
+        "instruction_set": ntkfast._C.isa(),
+        "compiler": ntkfast._C.compiler,
+        "built_with_torch": ntkfast._C.torch_version,
+    }
+
+
+def load() -> list[float]:
+    """Load averages over 1, 5 and 15 minutes."""
+    return [round(x, 2) for x in os.getloadavg()]
+
+
+def others(seconds: float = 1.0) -> float:
+    """How many other threads run, on average: unlike the load average it forgets one's own past work at once."""
+    text = _read("/proc/loadavg")
+    if not text:
+        return 0.0
+    counts = []
+    for _ in range(20):
+        time.sleep(seconds / 20)
+        counts.append(int(_read("/proc/loadavg").split()[3].split("/")[0]) - 1)
+    return sum(counts) / len(counts)
+
+
+def quiet(limit: float, patience: float) -> float:
+    """Wait at most ``patience`` seconds for fewer than ``limit`` other running threads; returns how many there are."""
+    end = time.monotonic() + patience
+    running = others()
+    while running > limit and time.monotonic() < end:
+        time.sleep(5.0)
+        running = others()
+    return running
+
+
+def describe() -> dict:
+    """Machine and versions of this process, ready for JSON."""
+    mkl = re.search(r"oneAPI Math Kernel Library Version ([\w.]+)", torch.__config__.show())
+    dnn = re.search(r"MKL-DNN v([\w.]+)", torch.__config__.show())
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": _flags(),
+        "memory_gib": _memory(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mkl": mkl.group(1) if mkl else None,
+        "onednn": dnn.group(1) if dnn else None,
+        **_library(),
+    }

@@ -1,0 +1,126 @@
+"""Honest comparison of two or more ways to compute one thing: verified first, then timed in one run, in turn, warm.
+
+A side that takes milliseconds follows one that takes seconds and has emptied the caches, so each turn starts with an
+untimed call and times a burst. Medians are compared; quartiles and cores in use show how quiet the machine was.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+SLOW = 0.2  # seconds: above it a call warms itself, and few repeats suffice
+FAST_REPEATS, SLOW_REPEATS = 21, 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of repeated calls."""
+
+    median: float
+    low: float
+    quartiles: tuple[float, float]
+    runs: int
+    cores: float  # processor time over wall time
+
+    def __str__(self) -> str:
+        return f"{1e3 * self.median:.3g} ms [{1e3 * self.quartiles[0]:.3g}, {1e3 * self.quartiles[1]:.3g}]"
+
+
+def _timing(seconds: list[float], processor: float, wall: float) -> Timing:
+    quartiles = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 3
+    return Timing(
+        statistics.median(seconds), min(seconds), (quartiles[0], quartiles[2]), len(seconds), processor / wall
+    )
+
+
+def in_turn(
+    sides: Mapping[str, Callable[[], object]], rounds: int = SLOW_REPEATS, repeats: int | None = None
+) -> dict[str, Timing]:
+    """Time every side, a burst of each per round.
+
+    Args:
+        sides: what to call, by name.
+        rounds: how often the turn goes round; a slow side is called once a round.
+        repeats: calls of a fast side in all; default 21.
+
+    Returns:
+        One ``Timing`` per side, in the same order.
+    """
+    first = {name: _seconds(side) for name, side in sides.items()}
+    burst = math.ceil((repeats or FAST_REPEATS) / rounds)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    processor, wall = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0.0)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, side in sides.items():
+                if first[name] < SLOW:
+                    side()
+                start, used = time.perf_counter(), time.process_time()
+                seconds[name] += [_seconds(side) for _ in range(burst if first[name] < SLOW else 1)]
+                processor[name] += time.process_time() - used
+                wall[name] += time.perf_counter() - start
+    finally:
+        gc.enable()
+    return {name: _timing(seconds[name], processor[name], wall[name]) for name in sides}
+
+
+def _seconds(side: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    side()
+    return time.perf_counter() - start
+
+
+def fastest(candidates: Mapping[str, Callable[[], object]]) -> str:
+    """The name of the fastest way to write a rival; fast ones are tried a few times, slow ones once."""
+    best: dict[str, float] = {}
+    for name, candidate in candidates.items():
+        best[name] = _seconds(candidate)
+        if best[name] < 2 * SLOW:
+            best[name] = min(_seconds(candidate) for _ in range(4))
+    return min(best, key=best.__getitem__)
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """‖got − expected‖ / ‖expected‖ in float64."""
+    a, b = got.detach().double().flatten(), expected.detach().double().flatten()
+    if a.shape != b.shape:
+        raise ValueError(f"expected {tuple(expected.shape)} numbers, got {tuple(got.shape)}")
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
+
+
+def verified(
+    results: Mapping[str, Tensor], expected: Tensor, tolerance: Mapping[str, float] | float
+) -> dict[str, float]:
+    """Errors of all sides; a wrong side is never timed.
+
+    Raises:
+        ValueError: an error is above its tolerance (or NaN).
+    """
+    errors = {name: relative_error(result, expected) for name, result in results.items()}
+    for name, error in errors.items():
+        bound = tolerance if isinstance(tolerance, float) else tolerance[name]
+        if not error <= bound:
+            raise ValueError(f"expected {name} within {bound:g} of the float64 result, got {error:.2e}")
+    return errors
+
+
+def comparison(size: Mapping[str, object], timings: Mapping[str, Timing], **more: object) -> dict:
+    """A record for JSON: size, seconds of every side, load, and whatever else belongs to it."""
+    load = [round(x, 2) for x in os.getloadavg()]
+    return {"size": dict(size), "seconds": {name: asdict(t) for name, t in timings.items()}, "load": load, **more}
+
+
+def ratio(record: Mapping, rival: str, ours: str = "ntkfast") -> float:
+    """Median of the rival over median of ours."""
+    return record["seconds"][rival]["median"] / record["seconds"][ours]["median"]

@@ -1,0 +1,88 @@
+"""The library's side of every comparison, through its public names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+
+@cache
+def residuals() -> dict:
+    """The residuals of the three groups of the wave problem: value, velocity, interior."""
+    import ntkfast as ntk
+
+    @ntk.residual("t", "x")
+    def velocity(u):
+        return u.d(t=1)
+
+    @ntk.residual("t", "x")
+    def wave(u):
+        return u.d(t=2) - 4.0 * u.d(x=2)
+
+    return {"u": ntk.value, "ut": velocity, "r": wave}
+
+
+def trace(net: nn.Module, points: Tensor, memory: str | None = None) -> Tensor:
+    """tr K of the wave residual."""
+    import ntkfast as ntk
+
+    return ntk.trace(net, points, residuals()["r"], memory=memory)
+
+
+def diag(net: nn.Module, points: Tensor) -> Tensor:
+    """K_ii of the wave residual, (n,)."""
+    import ntkfast as ntk
+
+    return ntk.diag(net, points, residuals()["r"])
+
+
+def gram(net: nn.Module, points: Tensor) -> Tensor:
+    """K of the wave residual, (n, n)."""
+    import ntkfast as ntk
+
+    return ntk.gram(net, points, residuals()["r"])
+
+
+def factors(net: nn.Module, points: Tensor):
+    """One sweep of the wave residual."""
+    import ntkfast as ntk
+
+    return ntk.factors(net, points, residuals()["r"])
+
+
+def step(
+    net: nn.Module, points: dict[str, Tensor], weights: dict[str, float], traces: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """Loss Σ_g λ_g mean(r²) and its gradient from one sweep; ``traces`` adds those of all groups from that sweep."""
+    import ntkfast as ntk
+
+    f = ntk.factors(net, {name: (x, residuals()[name]) for name, x in points.items()})
+    rows = f.rows.detach()
+    scale = torch.empty_like(rows)
+    for name, x in points.items():
+        scale[f.slices[name]] = weights[name] / len(x)
+    scaled = scale.mul_(rows)
+    loss = torch.dot(scaled, rows)
+    gradient = f.vjp(scaled.mul_(2.0))
+    if traces:
+        f.trace()
+    return loss, [gradient[name] for name, _ in net.named_parameters()]
+
+
+def step_traces(net: nn.Module, points: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The traces of all groups of a step."""
+    import ntkfast as ntk
+
+    return ntk.factors(net, {name: (x, residuals()[name]) for name, x in points.items()}).trace()
+
+
+def product(a: Tensor, b: Tensor) -> Callable[[], Tensor] | None:
+    """A call of the library's own dense product a @ b, if it exposes one."""
+    import ntkfast  # noqa: F401
+
+    if not hasattr(torch.ops.ntkfast, "gemm"):
+        return None
+    return lambda: torch.ops.ntkfast.gemm(a, b)

@@ -1,0 +1,45 @@
+"""What every benchmark measures on: a tanh network 2-w-w-w-1 and uniform points (t, x) in the unit square."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+SIZES = ((500, 300), (256, 1024), (128, 4096), (50, 300))  # (width, points)
+STEP_ROWS = {"u": 300, "ut": 100, "r": 300}
+THREADS = 2
+
+
+def network(width: int, hidden: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Sequential:
+    """A plain ``nn.Sequential`` with Glorot normal weights and small biases, so that no term is zero by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [2, *[width] * hidden, 1]
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        linear = nn.Linear(fan_in, fan_out, dtype=torch.float64)
+        with torch.no_grad():
+            linear.weight.normal_(0.0, (2.0 / (fan_in + fan_out)) ** 0.5, generator=generator)
+            linear.bias.normal_(0.0, 0.1, generator=generator)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1]).to(dtype)
+
+
+def points(n: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
+    """Uniform points of the unit square, (n, 2)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 2, dtype=torch.float64, generator=generator).to(dtype)
+
+
+def step_points(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The points of a training step: 300 of values, 100 of velocities, 300 of the interior."""
+    return {name: points(n, dtype, seed) for seed, (name, n) in enumerate(STEP_ROWS.items(), start=2)}
+
+
+def linears(net: nn.Sequential) -> list[nn.Linear]:
+    """The linear layers of a network, in order."""
+    return [layer for layer in net if isinstance(layer, nn.Linear)]
+
+
+def product_flops(net: nn.Sequential, n: int, channels: int = 4) -> int:
+    """The dense products of a trace, forward and backward: 4·C·N·Σ n_in·n_out floating point operations."""
+    return 4 * channels * n * sum(layer.weight.numel() for layer in linears(net))

@@ -1,0 +1,101 @@
+"""The README's speed table, made from ``results/main.json`` between two markers.
+
+* ``python benchmarks/tables.py``: rewrite it.
+* ``python benchmarks/tables.py --check``: say whether it is up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import results
+
+BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+README = Path(__file__).resolve().parents[1] / "README.md"
+NAMES = {"trace": "trace", "gram": "gram", "step": "training step"}
+RIVALS = {"trace": "torch.func", "gram": "torch.func", "step": "nested autograd"}
+
+
+def _time(seconds: float) -> str:
+    """Three digits in a unit that suits them."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _size(size: dict) -> str:
+    rows = f"N = {size['n']}" if "n" in size else " + ".join(str(v) for k, v in size.items() if k != "width") + " rows"
+    return f"width {size['width']}, {rows}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
+
+
+def _line(section: str, record: dict) -> str:
+    seconds = {side: t["median"] for side, t in record["seconds"].items()}
+    own, plain, rival = seconds["ntkfast"], seconds["unfused"], seconds[RIVALS[section]]
+    cells = [NAMES[section], _size(record["size"]), _time(own), _time(plain), f"{_time(rival)} ({RIVALS[section]})"]
+    return f"| {' | '.join(cells)} | {_times(plain / own)} | {_times(rival / own)} |"
+
+
+def speed_table(content: dict) -> str:
+    """The table as markdown, with the machine below it."""
+    lines = [
+        "| what | size | ntkfast | plain torch, unfused | autograd | against unfused | against autograd |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for section in NAMES:
+        lines += [_line(section, record) for record in content["measurements"].get(section, {}).values()]
+    return "\n".join([*lines, "", _footer(content)])
+
+
+def _footer(content: dict) -> str:
+    machine, measurements = content["machine"], content["measurements"]
+    text = (
+        f"Medians of one run, float32, wave residual, tanh, 3 hidden layers, {machine['threads']} threads of "
+        f"{machine['processor']}, torch {machine['torch']}."
+    )
+    if "peak" in measurements.get("memory", {}):
+        peaks = measurements["memory"]["peak"]["peak_bytes"]
+        text += (
+            " Peak memory of the first trace: " + ", ".join(f"{k} {v / 2**20:.0f} MB" for k, v in peaks.items()) + "."
+        )
+    return text
+
+
+def insert(text: str, table: str) -> str:
+    """The text with what stands between the markers replaced.
+
+    Raises:
+        ValueError: the markers are missing or in the wrong order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"expected {BEGIN} and then {END}, once each")
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite the README, or with ``--check`` return 1 where it is out of date."""
+    parser = argparse.ArgumentParser(description="The README's speed table from the results.")
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    args = parser.parse_args(arguments)
+    content = results.read("main")
+    if not content:
+        print("there is no results/main.json yet; run `python benchmarks/must_show.py`", file=sys.stderr)
+        return 2
+    before = README.read_text(encoding="utf-8")
+    after = insert(before, speed_table(content))
+    if args.check:
+        print("up to date" if before == after else "out of date: run `python benchmarks/tables.py`")
+        return int(before != after)
+    draft = README.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(after, encoding="utf-8")
+    os.replace(draft, README)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

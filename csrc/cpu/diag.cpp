@@ -1,0 +1,87 @@
+#include "diag.h"
+
+#include "inner_products.h"
+#include "sweep.h"
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+// Tile-local memory of one slot: two A and two D stacks that alternate from layer to layer, one Z stack a layer, the inner
+// products of every A and of the current D.
+template <class T>
+struct Slot {
+  int64_t scratch, A, D, Z, a_products, d_products, total;
+
+  Slot(const Sweep<T>& sweep, int64_t rows, int64_t points, int max_channels) {
+    int64_t n_in = 1, n_out = 1, z = 0;
+    for (int l = 0; l < sweep.layers; ++l) {
+      const Layer<T>& layer = sweep.layer[l];
+      n_in = layer.n_in > n_in ? layer.n_in : n_in;
+      n_out = layer.n_out > n_out ? layer.n_out : n_out;
+      z += layer.activation == core::Activation::identity && l + 1 == sweep.layers ? 0 : layer.n_out;
+    }
+    scratch = 0;
+    A = scratch + rows * kPanel<T>;
+    D = A + 2 * rows * (n_in > n_out ? n_in : n_out);
+    Z = D + 2 * rows * n_out;
+    a_products = Z + rows * z;
+    d_products = a_products + sweep.layers * points * pairs_of(max_channels);
+    total = (d_products + points * pairs_of(max_channels) + 15) / 16 * 16;
+  }
+};
+
+template <class T>
+void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first, const Tile<T>& tile,
+               const Slot<T>& slot, T* memory, Stack<T>* views) {
+  const int L = sweep.layers, channels = tile.channels(), a_pairs = pairs_of(channels);
+  const Group<T>& group = *tile.group;
+  const TileStacks<T> stacks{views, views + L + 1, views + 2 * L + 1};
+  const int64_t rows = channels * tile.count;
+  T* z = memory + slot.Z;
+  for (int l = 0; l < L; ++l) {
+    const int64_t n_in = sweep.layer[l].n_in, n_out = sweep.layer[l].n_out;
+    stacks.A[l] = {memory + slot.A + (l % 2) * (slot.D - slot.A) / 2, tile.count * n_in, n_in};
+    stacks.D[l] = {memory + slot.D + (l % 2) * (slot.Z - slot.D) / 2, tile.count * n_out, n_out};
+    const bool stash = l + 1 < L || sweep.layer[l].activation != core::Activation::identity;
+    stacks.Z[l] = {stash ? z : nullptr, tile.count * n_out, n_out};
+    z += stash ? rows * n_out : 0;
+  }
+  const int64_t o = sweep.layer[L - 1].n_out;
+  stacks.A[L] = {memory + slot.A + (L % 2) * (slot.D - slot.A) / 2, tile.count * o, o};
+  const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
+  forward_tile(sweep, forward, tile, stacks, memory, [&](int l) {
+    if (l >= first) inner_products(channels, tile.count, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+  });
+  for (int j = 0; j < group.components; ++j) {
+    const Component& component = group.component[j];
+    backward_tile(sweep, backward, tile, component, first, stacks, memory, [&](int l) {
+      T* products = memory + slot.d_products;
+      inner_products(component.channels, tile.count, stacks.D[l], sweep.layer[l].n_out, products);
+      double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
+      contract_diag(sweep.layer[l], component, tile.count, a_products(l), a_pairs, products, to, group.components);
+    });
+  }
+}
+
+}  // namespace
+
+template <class T>
+void diag(const Sweep<T>& sweep, const Parallel& parallel) {
+  const Tiling<T> tiling(sweep, parallel.threads);
+  const int first = first_active(sweep), L = sweep.layers;
+  const PackedWeights<T> forward(sweep, Direction::forward, 0, parallel);
+  const PackedWeights<T> backward(sweep, Direction::backward, first + 1, parallel);
+  const Slot<T> slot(sweep, tiling.max_rows(), tiling.max_points(), max_channels(sweep));
+  const Buffer<T> memory(parallel.threads * slot.total);
+  const Buffer<Stack<T>> views(parallel.threads * (3 * L + 1));
+  for (int64_t i = 0; i < first * sweep.residual_rows; ++i) sweep.diag[i] = 0;
+  for_each_task(parallel, tiling.tiles(), [&](int64_t task, int s) {
+    diag_tile(sweep, forward, backward, first, tiling.tile(task), slot, memory.get() + s * slot.total, views.get() + s * (3 * L + 1));
+  });
+}
+
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
+
+NTKFAST_INSTANTIATE(diag, Sweep)

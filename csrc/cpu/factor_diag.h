@@ -1,0 +1,6 @@
+// Diagonal of the Gram matrix, layer by layer, from stored factors A and D.
+#pragma once
+
+#include "dispatch.h"
+
+NTKFAST_KERNEL(factor_diag, Sweep)

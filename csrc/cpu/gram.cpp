@@ -1,0 +1,257 @@
+#include "gram.h"
+
+#include "buffer.h"
+#include "parallel.h"
+#include "tile_product.h"
+
+// A layer's part of K, for a tile of rows of one component against a panel of rows of another:
+//
+//   structured   Σ_cc' (D⁽ᶜ⁾D'⁽ᶜ'⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᶜ'⁾ᵀ) + D⁽⁰⁾D'⁽⁰⁾ᵀ       two small products in cache, multiplied there
+//   explicit     J_l J'_lᵀ with J_l = Σ_c D⁽ᶜ⁾ ⊗ A⁽ᶜ⁾, a chunk of its columns at a time
+//
+// Inside, rows are component-major (all points of one component stand together), so that a tile has one set of channels; K itself
+// is point-major. A symmetric K computes the pairs whose first row is not before the second, and mirrors them at the end.
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+template <class T>
+struct Side {
+  const Sweep<T>& sweep;
+  Buffer<int> group, component;  // of each selected component
+  Buffer<int64_t> row;           // first component-major row
+  int parts = 0;
+  int64_t rows = 0;
+  int channels = 1;  // the most of any component
+
+  static int count(const Sweep<T>& sweep) {
+    int total = 0;
+    for (int g = 0; g < sweep.groups; ++g) total += sweep.group[g].components;
+    return total;
+  }
+  explicit Side(const Sweep<T>& s) : sweep(s), group(count(s)), component(count(s)), row(count(s) + 1) {
+    for (int g = 0; g < s.groups; ++g) {
+      if (!s.group[g].selected) continue;
+      for (int j = 0; j < s.group[g].components; ++j, ++parts) {
+        group.get()[parts] = g;
+        component.get()[parts] = j;
+        row.get()[parts] = rows;
+        rows += s.group[g].n;
+        const int c = s.group[g].component[j].channels;
+        channels = c > channels ? c : channels;
+      }
+    }
+    row.get()[parts] = rows;
+  }
+  const Group<T>& group_of(int part) const { return sweep.group[group.get()[part]]; }
+  const Component& component_of(int part) const { return group_of(part).component[component.get()[part]]; }
+  const T* A(int l, int part, int c) const {
+    const Group<T>& g = group_of(part);
+    return sweep.A[l] + (g.row + component_of(part).channel[c] * g.n) * sweep.layer[l].n_in;
+  }
+  const T* D(int l, int part, int c) const {
+    return sweep.D[l] + (component_of(part).row + c * group_of(part).n) * sweep.layer[l].n_out;
+  }
+  // Position of point i in K.
+  int64_t index(int part, int64_t i) const {
+    return group_of(part).residual_row + i * group_of(part).components + component.get()[part];
+  }
+};
+
+// Points first … first + count − 1 of one part, count ≤ kPanel.
+struct PanelOf {
+  int part;
+  int64_t first, count;
+};
+
+template <class T>
+PanelOf panel_at(const Side<T>& side, int64_t task) {
+  int part = 0;
+  for (;; ++part) {
+    const int64_t panels = ceil_div(side.group_of(part).n, kPanel<T>);
+    if (task < panels) break;
+    task -= panels;
+  }
+  const int64_t first = task * kPanel<T>, left = side.group_of(part).n - first;
+  return {part, first, left < kPanel<T> ? left : kPanel<T>};
+}
+
+template <class T>
+int64_t panel_count(const Side<T>& side) {
+  int64_t total = 0;
+  for (int part = 0; part < side.parts; ++part) total += ceil_div(side.group_of(part).n, kPanel<T>);
+  return total;
+}
+
+// Runs body(entry of K, entry of the tile) for the rows of a strip and the columns of a panel.
+template <class T, class Body>
+void for_each_entry(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int part, int64_t first, int64_t count, PanelOf panel, T* sums,
+                    const Body& body) {
+  for (int64_t r = 0; r < count; ++r) {
+    T* row = p.out + x.index(part, first + r) * y.rows;
+    for (int64_t j = 0; j < panel.count; ++j) body(row[y.index(panel.part, panel.first + j)], sums[r * kPanel<T> + j]);
+  }
+}
+
+// Runs body(part, first, count) for the strips of x that pair with a panel: all of them, or one triangle.
+template <class T, class Body>
+void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf panel, const Body& body) {
+  for (int part = p.symmetric ? panel.part : 0; part < x.parts; ++part) {
+    const int64_t n = x.group_of(part).n;
+    for (int64_t first = p.symmetric && part == panel.part ? panel.first : 0; first < n; first += kTileRows)
+      body(part, first, n - first < kTileRows ? n - first : kTileRows);
+  }
+}
+
+// One term (D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ) for a strip of x, against packed y.
+template <class T>
+void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count, int c, int e, const T* packed_a,
+                  const T* packed_d, T* term) {
+  alignas(64) T inputs[kTileRows * kPanel<T>], cotangents[kTileRows * kPanel<T>];
+  tile_of<T, false>(count, x.A(l, part, c) + first * layer.n_in, layer.n_in, packed_a + e * layer.n_in * kPanel<T>, layer.n_in, inputs,
+                    kPanel<T>);
+  tile_of<T, false>(count, x.D(l, part, c) + first * layer.n_out, layer.n_out, packed_d + e * layer.n_out * kPanel<T>, layer.n_out, cotangents,
+                    kPanel<T>);
+  const T weight = layer.weight_jacobian * layer.weight_jacobian;
+  const T bias = c == 0 && e == 0 ? layer.bias_jacobian * layer.bias_jacobian : T(0);
+  for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] = (weight * inputs[i] + bias) * cotangents[i];
+}
+
+// The terms (c, e) and (e, c) are added to each other first: the sum is then the same, bit for bit, with x and y exchanged.
+template <class T>
+void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count, int y_channels, const T* packed_a,
+                      const T* packed_d, T* sums) {
+  alignas(64) T term[kTileRows * kPanel<T>], other[kTileRows * kPanel<T>];
+  const int x_channels = x.component_of(part).channels;
+  for (int64_t i = 0; i < count * kPanel<T>; ++i) sums[i] = T(0);
+  for (int high = 0; high < (x_channels > y_channels ? x_channels : y_channels); ++high)
+    for (int low = 0; low <= high; ++low) {
+      const bool forth = low < x_channels && high < y_channels, back = low != high && high < x_channels && low < y_channels;
+      if (forth) channel_term(layer, x, l, part, first, count, low, high, packed_a, packed_d, term);
+      if (back) channel_term(layer, x, l, part, first, count, high, low, packed_a, packed_d, forth ? other : term);
+      if (forth && back)
+        for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] += other[i];
+      if (forth || back)
+        for (int64_t i = 0; i < count * kPanel<T>; ++i) sums[i] += term[i];
+    }
+}
+
+template <class T>
+void structured_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l, bool write, const Parallel& parallel) {
+  const Layer<T>& layer = p.x.layer[l];
+  const int64_t a_size = y.channels * layer.n_in * kPanel<T>, size = a_size + y.channels * layer.n_out * kPanel<T>;
+  const Buffer<T> memory(parallel.threads * size);
+  for_each_task(parallel, panel_count(y), [&](int64_t task, int slot) {
+    const PanelOf panel = panel_at(y, task);
+    const int channels = y.component_of(panel.part).channels;
+    T* packed_a = memory.get() + slot * size;
+    T* packed_d = packed_a + a_size;
+    for (int e = 0; e < channels; ++e) {
+      pack_rows<T>(y.A(l, panel.part, e) + panel.first * layer.n_in, layer.n_in, panel.count, layer.n_in, T(1), 0,
+                   packed_a + e * layer.n_in * kPanel<T>);
+      pack_rows<T>(y.D(l, panel.part, e) + panel.first * layer.n_out, layer.n_out, panel.count, layer.n_out, T(1), 0,
+                   packed_d + e * layer.n_out * kPanel<T>);
+    }
+    alignas(64) T sums[kTileRows * kPanel<T>];
+    for_each_strip(p, x, panel, [&](int part, int64_t first, int64_t count) {
+      structured_strip(layer, x, l, part, first, count, channels, packed_a, packed_d, sums);
+      for_each_entry(p, x, y, part, first, count, panel, sums, [write](T& k, T sum) { k = write ? sum : k + sum; });
+    });
+  });
+}
+
+// Columns from … from + depth − 1 of J_l, for all rows: column m(n_in+1) + n is W[m, n], column m(n_in+1) + n_in is b[m].
+template <class T>
+void fill_jacobian(const Layer<T>& layer, const Side<T>& side, int l, int64_t from, int64_t depth, T* J, const Parallel& parallel) {
+  const int64_t period = layer.n_in + 1;
+  for (int part = 0; part < side.parts; ++part) {
+    const int64_t n = side.group_of(part).n, block = 16;
+    const int channels = side.component_of(part).channels;
+    for_each_task(parallel, ceil_div(n, block), [&](int64_t task, int) {
+      for (int64_t i = task * block; i < n && i < (task + 1) * block; ++i) {
+        T* to = J + (side.row.get()[part] + i) * depth;
+        for (int64_t k = 0; k < depth; ++k) to[k] = T(0);
+        for (int64_t m = from / period; m * period < from + depth; ++m) {
+          const int64_t begin = m * period < from ? from - m * period : 0;
+          const int64_t end = (m + 1) * period > from + depth ? from + depth - m * period : period;
+          T* row = to + m * period - from;
+          for (int c = 0; c < channels; ++c) {
+            const T d = side.D(l, part, c)[i * layer.n_out + m];
+            const T* a = side.A(l, part, c) + i * layer.n_in;
+            const T scaled = layer.weight_jacobian * d;
+            for (int64_t k = begin; k < (end < layer.n_in ? end : layer.n_in); ++k) row[k] += scaled * a[k];
+            if (c == 0 && end == period && begin <= layer.n_in) row[layer.n_in] = layer.bias_jacobian * d;
+          }
+        }
+      }
+    });
+  }
+}
+
+template <class T>
+void explicit_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l, bool write, const Parallel& parallel) {
+  const Layer<T>& layer = p.x.layer[l];
+  const int64_t columns = layer.n_out * (layer.n_in + 1), chunk = columns < p.chunk ? columns : p.chunk;
+  const Buffer<T> jx(x.rows * chunk), jy(p.symmetric ? 0 : y.rows * chunk), memory(parallel.threads * chunk * kPanel<T>);
+  for (int64_t from = 0; from < columns; from += chunk) {
+    const int64_t depth = columns - from < chunk ? columns - from : chunk;
+    fill_jacobian(layer, x, l, from, depth, jx.get(), parallel);
+    if (!p.symmetric) fill_jacobian(layer, y, l, from, depth, jy.get(), parallel);
+    const T* other = p.symmetric ? jx.get() : jy.get();
+    for_each_task(parallel, panel_count(y), [&](int64_t task, int slot) {
+      const PanelOf panel = panel_at(y, task);
+      T* packed = memory.get() + slot * chunk * kPanel<T>;
+      pack_rows<T>(other + (y.row.get()[panel.part] + panel.first) * depth, depth, panel.count, depth, T(1), 0, packed);
+      alignas(64) T sums[kTileRows * kPanel<T>];
+      for_each_strip(p, x, panel, [&](int part, int64_t first, int64_t count) {
+        for (T& sum : sums) sum = T(0);
+        // The sum goes on from K itself, so that it has one order whatever the chunk.
+        if (!write || from > 0) for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T& sum) { sum = k; });
+        tile_of<T, true>(count, jx.get() + (x.row.get()[part] + first) * depth, depth, packed, depth, sums, kPanel<T>);
+        for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T sum) { k = sum; });
+      });
+    });
+  }
+}
+
+template <class T>
+void mirror(const Gram<T>& p, const Side<T>& x, const Parallel& parallel) {
+  for_each_task(parallel, x.parts, [&](int64_t task, int) {
+    const int part = static_cast<int>(task);
+    for (int64_t i = 0; i < x.group_of(part).n; ++i) {
+      const int64_t row = x.index(part, i);
+      for (int other = 0; other <= part; ++other)
+        for (int64_t j = 0; j < (other == part ? i : x.group_of(other).n); ++j) {
+          const int64_t column = x.index(other, j);
+          p.out[column * x.rows + row] = p.out[row * x.rows + column];
+        }
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void gram(const Gram<T>& p, const Parallel& parallel) {
+  const Side<T> x(p.x), y(p.y);
+  bool write = true;
+  for (int l = 0; l < p.x.layers; ++l) {
+    const Layer<T>& layer = p.x.layer[l];
+    if (layer.weight_jacobian == T(0) && layer.bias_jacobian == T(0)) continue;
+    if (p.use_explicit[l])
+      explicit_layer(p, x, y, l, write, parallel);
+    else
+      structured_layer(p, x, y, l, write, parallel);
+    write = false;
+  }
+  if (write)
+    for (int64_t i = 0; i < x.rows * y.rows; ++i) p.out[i] = T(0);
+  else if (p.symmetric)
+    mirror(p, x, parallel);
+}
+
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
+
+NTKFAST_INSTANTIATE(gram, Gram)

@@ -1,0 +1,84 @@
+// Channel inner products of single rows, and the diagonal of the Gram matrix that they give.
+//
+//   K_ii = Σ_cc' ⟨D_i⁽ᶜ⁾, D_i⁽ᶜ'⁾⟩ ⟨A_i⁽ᶜ⁾, A_i⁽ᶜ'⁾⟩ + ‖D_i⁽⁰⁾‖²        (weight and bias of one layer)
+//
+// Products are stored for c' ≤ c at c(c+1)/2 + c'.
+#pragma once
+
+#include "activation_panel.h"
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+constexpr int pairs_of(int channels) { return channels * (channels + 1) / 2; }
+constexpr int pair(int c, int e) { return c >= e ? c * (c + 1) / 2 + e : e * (e + 1) / 2 + c; }
+
+template <class T, int C>
+void inner_products_fixed(int64_t count, Stack<T> x, int64_t width, T* products) {
+  for (int64_t i = 0; i < count; ++i) {
+    const T* row = x.data + i * x.row;
+    Vec<T> total[pairs_of(C)] = {};
+    const auto add = [&](int64_t j, auto read) {
+      Vec<T> v[C];
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) v[c] = read(row + c * x.channel + j);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c)
+#pragma GCC unroll 8
+        for (int e = 0; e <= c; ++e) total[pair(c, e)] += v[c] * v[e];
+    };
+    int64_t j = 0;
+    for (; j + kLanes<T> <= width; j += kLanes<T>) add(j, [](const T* p) { return load<T>(p); });
+    const int rest = static_cast<int>(width - j);
+    if (rest > 0) add(j, [rest](const T* p) { return load_partial<T>(p, rest); });
+    for (int q = 0; q < pairs_of(C); ++q) products[i * pairs_of(C) + q] = sum(total[q]);
+  }
+}
+
+template <class T>
+T dot(const T* x, const T* y, int64_t n) {
+  Vec<T> total{};
+  int64_t j = 0;
+  for (; j + kLanes<T> <= n; j += kLanes<T>) total += load<T>(x + j) * load<T>(y + j);
+  const int rest = static_cast<int>(n - j);
+  if (rest > 0) total += load_partial<T>(x + j, rest) * load_partial<T>(y + j, rest);
+  return sum(total);
+}
+
+// products: (count, pairs_of(channels)).
+template <class T>
+void inner_products(int channels, int64_t count, Stack<T> x, int64_t width, T* products) {
+  switch (channels) {
+    case 1: return inner_products_fixed<T, 1>(count, x, width, products);
+    case 2: return inner_products_fixed<T, 2>(count, x, width, products);
+    case 3: return inner_products_fixed<T, 3>(count, x, width, products);
+    case 4: return inner_products_fixed<T, 4>(count, x, width, products);
+  }
+  for (int64_t i = 0; i < count; ++i)
+    for (int c = 0; c < channels; ++c)
+      for (int e = 0; e <= c; ++e)
+        products[i * pairs_of(channels) + pair(c, e)] =
+            dot(x.data + c * x.channel + i * x.row, x.data + e * x.channel + i * x.row, width);
+}
+
+// One layer's part of the diagonal for one tile of one component, from the inner products of A (all channels of the group) and
+// of D (the component's). `stride` is the distance of the component's rows in `diag`.
+template <class T>
+void contract_diag(const Layer<T>& layer, const Component& component, int64_t count, const T* a, int a_pairs, const T* d, double* diag,
+                   int64_t stride) {
+  const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
+  const double bias = static_cast<double>(layer.bias_jacobian) * layer.bias_jacobian;
+  const int d_pairs = pairs_of(component.channels);
+  for (int64_t i = 0; i < count; ++i) {
+    double total = 0;
+    for (int c = 0; c < component.channels; ++c)
+      for (int e = 0; e <= c; ++e)
+        total += (c == e ? 1.0 : 2.0) * d[i * d_pairs + pair(c, e)] * a[i * a_pairs + pair(component.channel[c], component.channel[e])];
+    diag[i * stride] = weight * total + bias * d[i * d_pairs];
+  }
+}
+
+}  // namespace
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast

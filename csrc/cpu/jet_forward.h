@@ -1,0 +1,6 @@
+// Forward sweep: output channels, and the stacks A and Z where the caller gives them.
+#pragma once
+
+#include "dispatch.h"
+
+NTKFAST_KERNEL(jet_forward, Sweep)

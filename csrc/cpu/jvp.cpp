@@ -1,0 +1,84 @@
+#include "jvp.h"
+
+#include "inner_products.h"
+#include "sweep.h"
+
+// (J v)_i = Σ_c ⟨D_i⁽ᶜ⁾, V A_i⁽ᶜ⁾⟩ + ⟨D_i⁽⁰⁾, v_b⟩
+//
+// A Vᵀ is one forward product a layer, reduced against D panel by panel.
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+// The chain with v in place of its weights, and nothing where v has no entry.
+template <class T>
+void fill_tangents(const Jvp<T>& p, Layer<T>* layers) {
+  for (int l = 0; l < p.sweep.layers; ++l) {
+    layers[l] = p.sweep.layer[l];
+    layers[l].weight = p.weight[l];
+    layers[l].weight_scale = p.sweep.layer[l].weight_jacobian;
+    if (p.weight[l] == nullptr) layers[l].n_out = 0;
+  }
+}
+
+template <class T>
+void add_weight(const Jvp<T>& p, const PackedWeights<T>& tangents, const Tile<T>& tile, int l, T* scratch) {
+  const Group<T>& group = *tile.group;
+  const Layer<T>& layer = p.sweep.layer[l];
+  const Stack<T> A{p.sweep.A[l] + (group.row + tile.first) * layer.n_in, group.n * layer.n_in, layer.n_in};
+  for (int64_t q = 0; q < ceil_div(layer.n_out, kPanel<T>); ++q) {
+    const Columns columns = panel_columns(q, kPanel<T>, layer.n_out);
+    tile_times_panel<T>(tile.channels(), tile.count, A, tangents.of(l) + q * kPanel<T> * layer.n_in, layer.n_in, scratch);
+    for (int j = 0; j < group.components; ++j) {
+      const Component& component = group.component[j];
+      for (int c = 0; c < component.channels; ++c)
+        for (int64_t i = 0; i < tile.count; ++i) {
+          const T* d = p.sweep.D[l] + (component.row + c * group.n + tile.first + i) * layer.n_out + columns.first;
+          const T* product = scratch + (component.channel[c] * tile.count + i) * kPanel<T>;
+          p.out[group.residual_row + (tile.first + i) * group.components + j] += dot(d, product, columns.width);
+        }
+    }
+  }
+}
+
+template <class T>
+void add_bias(const Jvp<T>& p, const Tile<T>& tile, int l) {
+  const Group<T>& group = *tile.group;
+  const Layer<T>& layer = p.sweep.layer[l];
+  for (int j = 0; j < group.components; ++j)
+    for (int64_t i = 0; i < tile.count; ++i) {
+      const T* d = p.sweep.D[l] + (group.component[j].row + tile.first + i) * layer.n_out;
+      p.out[group.residual_row + (tile.first + i) * group.components + j] +=
+          static_cast<double>(layer.bias_jacobian) * dot(d, p.bias[l], layer.n_out);
+    }
+}
+
+}  // namespace
+
+template <class T>
+void jvp(const Jvp<T>& p, const Parallel& parallel) {
+  const int L = p.sweep.layers;
+  const Buffer<Layer<T>> layers(L);
+  fill_tangents(p, layers.get());
+  Sweep<T> tangent_chain = p.sweep;
+  tangent_chain.layer = layers.get();
+  const PackedWeights<T> tangents(tangent_chain, Direction::forward, 0, parallel);
+  const Tiling<T> tiling(p.sweep, parallel.threads);
+  const int64_t scratch_size = tiling.max_rows() * kPanel<T>;
+  const Buffer<T> scratch(parallel.threads * scratch_size);
+  for (int64_t i = 0; i < p.sweep.residual_rows; ++i) p.out[i] = 0;
+  for_each_task(parallel, tiling.tiles(), [&](int64_t task, int slot) {
+    const Tile<T> tile = tiling.tile(task);
+    if (!tile.group->selected) return;
+    for (int l = 0; l < L; ++l) {
+      if (p.weight[l] != nullptr) add_weight(p, tangents, tile, l, scratch.get() + slot * scratch_size);
+      if (p.bias[l] != nullptr) add_bias(p, tile, l);
+    }
+  });
+}
+
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
+
+NTKFAST_INSTANTIATE(jvp, Jvp)

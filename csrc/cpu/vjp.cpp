@@ -1,0 +1,162 @@
+#include "vjp.h"
+
+#include "buffer.h"
+#include "parallel.h"
+#include "tile_product.h"
+
+// (Jᵀx)[W] = Σ_c (x ∘ D⁽ᶜ⁾)ᵀ A⁽ᶜ⁾        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
+//
+// One product per layer whose inner index runs over all rows of D. A task owns a band of rows of W, so that the sum over rows has
+// one order and needs no reduction. Rows are taken in blocks: the block of x∘D is packed once, the block of A panel by panel.
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+constexpr int64_t kRowBlock = 256;
+constexpr int64_t kBand = 9 * kTileRows;
+
+// Row r of D belongs to stack row a[r] of A and has the factor x[r]; b[r] is that factor on value channels, else 0.
+template <class T>
+struct RowMap {
+  int64_t rows = 0;
+  int64_t *d, *a;
+  T *x, *b;
+};
+
+template <class T>
+void fill_row_map(const Vjp<T>& p, RowMap<T>& map) {
+  for (int g = 0; g < p.sweep.groups; ++g) {
+    const Group<T>& group = p.sweep.group[g];
+    if (!group.selected) continue;
+    for (int j = 0; j < group.components; ++j) {
+      const Component& component = group.component[j];
+      for (int c = 0; c < component.channels; ++c)
+        for (int64_t i = 0; i < group.n; ++i, ++map.rows) {
+          map.d[map.rows] = component.row + c * group.n + i;
+          map.a[map.rows] = group.row + component.channel[c] * group.n + i;
+          map.x[map.rows] = p.x[group.residual_row + i * group.components + j];
+          map.b[map.rows] = c == 0 ? map.x[map.rows] : T(0);
+        }
+    }
+  }
+}
+
+// Strips of nearly equal height; strip s of the block stands at `first row of the strip · depth`, k-major.
+template <class T>
+void pack_cotangents(const Layer<T>& layer, const T* D, const RowMap<T>& map, int64_t from, int64_t depth, int64_t band, int64_t height, T* to) {
+  const int64_t strips = ceil_div(height, kTileRows);
+  for (int64_t s = 0, m = 0; s < strips; ++s) {
+    const int64_t count = height / strips + (s < height % strips);
+    for (int64_t k = 0; k < depth; ++k) {
+      const T* row = D + map.d[from + k] * layer.n_out + band + m;
+      const T x = map.x[from + k] * layer.weight_jacobian;
+      for (int64_t r = 0; r < count; ++r) to[m * depth + k * count + r] = x * row[r];
+    }
+    m += count;
+  }
+}
+
+template <class T>
+void pack_inputs(const T* A, int64_t n_in, const RowMap<T>& map, int64_t from, int64_t depth, int64_t column, T* to) {
+  const int64_t width = n_in - column < kPanel<T> ? n_in - column : kPanel<T>;
+  for (int64_t k = 0; k < depth; ++k) {
+    const T* row = A + map.a[from + k] * n_in + column;
+    T* panel = to + k * kPanel<T>;
+    if (width == kPanel<T>) {
+      store<T>(panel, load<T>(row));
+      store<T>(panel + kLanes<T>, load<T>(row + kLanes<T>));
+      continue;
+    }
+    for (int64_t j = 0; j < kPanel<T>; ++j) panel[j] = j < width ? row[j] : T(0);
+  }
+}
+
+// Rows band … band + height − 1 of the weight gradient.
+template <class T>
+void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int64_t height, T* memory) {
+  const Layer<T>& layer = p.sweep.layer[l];
+  const int64_t panels = ceil_div(layer.n_in, kPanel<T>), strips = ceil_div(height, kTileRows);
+  T* sums = memory;                                 // (panels, height, kPanel)
+  T* packed_d = sums + panels * height * kPanel<T>;  // (strips, depth, strip height)
+  T* packed_a = packed_d + kRowBlock * height;       // (depth, kPanel)
+  for (int64_t i = 0; i < panels * height * kPanel<T>; ++i) sums[i] = T(0);
+  for (int64_t from = 0; from < map.rows; from += kRowBlock) {
+    const int64_t depth = map.rows - from < kRowBlock ? map.rows - from : kRowBlock;
+    pack_cotangents(layer, p.sweep.D[l], map, from, depth, band, height, packed_d);
+    for (int64_t q = 0; q < panels; ++q) {
+      pack_inputs(p.sweep.A[l], layer.n_in, map, from, depth, q * kPanel<T>, packed_a);
+      for (int64_t s = 0, m = 0; s < strips; ++s) {
+        const int64_t count = height / strips + (s < height % strips);
+        tile_of<T, true, true>(count, packed_d + m * depth, count, packed_a, depth, sums + (q * height + m) * kPanel<T>, kPanel<T>);
+        m += count;
+      }
+    }
+  }
+  for (int64_t q = 0; q < panels; ++q)
+    for (int64_t m = 0; m < height; ++m)
+      for (int64_t j = q * kPanel<T>; j < layer.n_in && j < (q + 1) * kPanel<T>; ++j)
+        p.weight[l][(band + m) * layer.n_in + j] = sums[(q * height + m) * kPanel<T> + j - q * kPanel<T>];
+}
+
+template <class T>
+void bias_gradient(const Vjp<T>& p, int l, const RowMap<T>& map) {
+  const Layer<T>& layer = p.sweep.layer[l];
+  T* to = p.bias[l];
+  for (int64_t m = 0; m < layer.n_out; ++m) to[m] = T(0);
+  for (int64_t r = 0; r < map.rows; ++r) {
+    if (map.b[r] == T(0)) continue;
+    const T* row = p.sweep.D[l] + map.d[r] * layer.n_out;
+    const T x = map.b[r] * layer.bias_jacobian;
+    for (int64_t m = 0; m < layer.n_out; ++m) to[m] += x * row[m];
+  }
+}
+
+template <class T>
+int64_t band_height(const Layer<T>& layer, int64_t band, int64_t bands) {
+  return layer.n_out / bands + (band < layer.n_out % bands);
+}
+
+}  // namespace
+
+template <class T>
+void vjp(const Vjp<T>& p, const Parallel& parallel) {
+  const Sweep<T>& sweep = p.sweep;
+  const int L = sweep.layers;
+  Buffer<int64_t> index(2 * sweep.cotangent_rows);
+  Buffer<T> factor(2 * sweep.cotangent_rows);
+  RowMap<T> map{0, index.get(), index.get() + sweep.cotangent_rows, factor.get(), factor.get() + sweep.cotangent_rows};
+  fill_row_map(p, map);
+  Buffer<int64_t> start(L + 1), bands(L + 1);
+  int64_t memory = 0;
+  start.get()[0] = 0;
+  for (int l = 0; l < L; ++l) {
+    const Layer<T>& layer = sweep.layer[l];
+    int64_t count = ceil_div(layer.n_out, kBand);
+    if (layer.n_out >= parallel.threads * kTileRows) count = ceil_div(count, parallel.threads) * parallel.threads;
+    bands.get()[l] = count;
+    start.get()[l + 1] = start.get()[l] + (p.weight[l] != nullptr ? count : 0);
+    const int64_t size = ceil_div(layer.n_out, count) * (packed_size<T>(layer.n_in, 1) + kRowBlock) + kRowBlock * kPanel<T>;
+    memory = size > memory ? size : memory;
+  }
+  memory = ceil_div(memory, 64) * 64;
+  const Buffer<T> scratch(parallel.threads * memory);
+  const int64_t weight_tasks = start.get()[L];
+  for_each_task(parallel, weight_tasks + L, [&](int64_t task, int slot) {
+    if (task >= weight_tasks) {
+      const int l = static_cast<int>(task - weight_tasks);
+      if (p.bias[l] != nullptr) bias_gradient(p, l, map);
+      return;
+    }
+    int l = 0;
+    while (task >= start.get()[l + 1]) ++l;
+    const int64_t b = task - start.get()[l], count = bands.get()[l], n_out = sweep.layer[l].n_out;
+    const int64_t band = b * (n_out / count) + (b < n_out % count ? b : n_out % count);
+    weight_band(p, l, map, band, band_height(sweep.layer[l], b, count), scratch.get() + slot * memory);
+  });
+}
+
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
+
+NTKFAST_INSTANTIATE(vjp, Vjp)

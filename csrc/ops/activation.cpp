@@ -1,0 +1,151 @@
+// activation_forward, activation_backward: one activation on all channels of a jet, and its pull-back.
+#include "../cpu/activation.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "cuda_stream.h"
+#include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/activation.h"
+#endif
+
+namespace ntkfast {
+namespace {
+
+constexpr const char* kForward = "ntkfast.activation_forward";
+constexpr const char* kBackward = "ntkfast.activation_backward";
+
+// The arguments of one call, checked before anything reads their memory.
+struct Call {
+  const char* op;
+  const Tensor& z;      // (C, n, w)
+  const Tensor* g;      // (C, n, w); null in the forward op
+  const Tensor& omega;  // (1|n, M, F)
+  const Tensor& out;    // (C, n, w)
+  int64_t activation;
+  double beta, threshold;
+  int64_t directions;
+
+  int64_t channels() const { return z.size(0); }
+  int64_t points() const { return z.size(1); }
+  int64_t collapsed() const { return channels() - 1 - directions; }
+};
+
+void check_like_z(const Call& call, const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.device() == call.z.device(), call.op, ": expected ", name,
+                  " on the device of z, got another device.");
+  STD_TORCH_CHECK(t.scalar_type() == call.z.scalar_type(), call.op, ": expected ", name,
+                  " of the dtype of z, got another dtype.");
+  STD_TORCH_CHECK(t.is_contiguous(), call.op, ": expected a contiguous ", name, ", got strides that are not.");
+}
+
+void check_shape_of_z(const Call& call, const Tensor& t, const char* name) {
+  const bool same =
+      t.dim() == 3 && t.size(0) == call.z.size(0) && t.size(1) == call.z.size(1) && t.size(2) == call.z.size(2);
+  STD_TORCH_CHECK(same, call.op, ": expected ", name, " of the shape of z ", shape_text(call.z), ", got ",
+                  shape_text(t), ".");
+}
+
+void check_apart(const Call& call, const Tensor& input, const char* name) {
+  const auto range = [](const Tensor& t) {
+    const auto first = reinterpret_cast<uintptr_t>(t.const_data_ptr());
+    return std::pair(first, first + static_cast<uintptr_t>(t.numel()) * t.element_size());
+  };
+  const auto [first, last] = range(input);
+  const auto [out_first, out_last] = range(call.out);
+  STD_TORCH_CHECK(last <= out_first || out_last <= first, call.op, ": expected an output apart from ", name,
+                  ", got overlapping memory.");
+}
+
+void check(const Call& call) {
+  const Tensor& z = call.z;
+  const ScalarType dtype = z.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.op,
+                  ": expected z in float32 or float64, got another dtype.");
+  STD_TORCH_CHECK(z.dim() == 3, call.op, ": expected z of shape (channels, points, features), got ", shape_text(z),
+                  ".");
+  STD_TORCH_CHECK(z.is_contiguous(), call.op, ": expected a contiguous z, got strides that are not.");
+  STD_TORCH_CHECK(0 <= call.directions && call.directions < call.channels(), call.op, ": expected 0 to ",
+                  call.channels() - 1, " directions in ", call.channels(), " channels, got ", call.directions, ".");
+  STD_TORCH_CHECK(0 <= call.activation && call.activation < core::kActivations, call.op,
+                  ": expected an activation code from 0 to ", core::kActivations - 1, ", got ", call.activation, ".");
+  check_like_z(call, call.omega, "omega");
+  const Tensor& omega = call.omega;
+  const bool fits = omega.dim() == 3 && (omega.size(0) == 1 || omega.size(0) == call.points()) &&
+                    omega.size(1) == call.collapsed() && omega.size(2) == call.directions;
+  STD_TORCH_CHECK(fits, call.op, ": expected omega of shape (1 or ", call.points(), ", ", call.collapsed(), ", ",
+                  call.directions, "), got ", shape_text(omega), ".");
+  if (call.g != nullptr) {
+    check_like_z(call, *call.g, "g");
+    check_shape_of_z(call, *call.g, "g");
+    check_apart(call, *call.g, "g");
+  }
+  check_like_z(call, call.out, "the output");
+  check_shape_of_z(call, call.out, "the output");
+  check_apart(call, z, "z");
+  check_apart(call, omega, "omega");
+}
+
+template <class T>
+core::ActivationJet<T> jet_of(const Call& call) {
+  const int64_t F = call.directions, M = call.collapsed(), n = call.points(), w = call.z.size(2);
+  return {call.z.const_data_ptr<T>(),
+          call.g == nullptr ? nullptr : call.g->const_data_ptr<T>(),
+          call.omega.const_data_ptr<T>(),
+          call.out.mutable_data_ptr<T>(),
+          n,
+          w,
+          n * w,
+          call.omega.size(0) == 1 ? 0 : M * F,
+          static_cast<int>(F),
+          static_cast<int>(M),
+          static_cast<core::Activation>(call.activation),
+          {static_cast<T>(call.beta), static_cast<T>(call.threshold)}};
+}
+
+template <class T>
+void run(const Call& call) {
+  const core::ActivationJet<T> jet = jet_of<T>(call);
+  if (call.z.is_cpu()) {
+    return call.g == nullptr ? activation_forward(jet, torch_parallel()) : activation_backward(jet, torch_parallel());
+  }
+#ifdef NTKFAST_CUDA
+  on_current_stream(call.z, call.op, [&](void* stream) {
+    return call.g == nullptr ? cuda::activation_forward(jet, stream) : cuda::activation_backward(jet, stream);
+  });
+#else
+  STD_TORCH_CHECK(false, call.op, ": expected tensors on the CPU, as this build has no CUDA, got tensors on a GPU.");
+#endif
+}
+
+void run_checked(const Call& call) {
+  check(call);
+  return call.z.scalar_type() == ScalarType::Float ? run<float>(call) : run<double>(call);
+}
+
+void activation_forward_op(const Tensor& z, const Tensor& omega, int64_t activation, double beta, double threshold,
+                           int64_t directions, const Tensor& h) {
+  run_checked({kForward, z, nullptr, omega, h, activation, beta, threshold, directions});
+}
+
+void activation_backward_op(const Tensor& z, const Tensor& g, const Tensor& omega, int64_t activation, double beta,
+                            double threshold, int64_t directions, const Tensor& zbar) {
+  run_checked({kBackward, z, &g, omega, zbar, activation, beta, threshold, directions});
+}
+
+}  // namespace
+}  // namespace ntkfast
+
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) {
+  m.impl("activation_forward", TORCH_BOX(&ntkfast::activation_forward_op));
+  m.impl("activation_backward", TORCH_BOX(&ntkfast::activation_backward_op));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) {
+  m.impl("activation_forward", TORCH_BOX(&ntkfast::activation_forward_op));
+  m.impl("activation_backward", TORCH_BOX(&ntkfast::activation_backward_op));
+}

@@ -1,0 +1,91 @@
+// From the arguments that every sweep operator shares to the plain structs of csrc/cpu.
+//
+//   parameters   W_0, b_0, W_1, b_1, …; an empty tensor where a layer has no bias
+//   activations  one code of core::Activation a layer
+//   constants    six numbers a layer: weight scale, bias scale, the same two for θ in the Jacobian (else 0), β, threshold
+//   points       per group (n, d);  beta (1|n, F+M, d);  omega (1|n, M, F)
+//   groups       per group: n, F, M, k, selected (0|1), then per component: directions, collapsed, their indices in that order
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <string>
+#include <vector>
+
+#include "../cpu/params.h"
+
+namespace ntkfast {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Tensors = std::vector<Tensor>;
+using Ints = std::vector<int64_t>;
+using Floats = std::vector<double>;
+
+// Slots on torch's own threads.
+Parallel torch_parallel();
+
+template <class T>
+constexpr ScalarType dtype_of() {
+  return sizeof(T) == 4 ? ScalarType::Float : ScalarType::Double;
+}
+
+std::string shape_text(const Tensor& tensor);
+
+// Contiguous, on the CPU, of this dtype.
+void check_plain(const Tensor& tensor, ScalarType dtype, const char* name);
+
+template <class T>
+T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// Calls body(float{}) or body(double{}) by the parameters' dtype.
+template <class Body>
+void with_dtype(const Tensors& parameters, const Body& body) {
+  STD_TORCH_CHECK(!parameters.empty(), "ntkfast: expected at least one layer, got none");
+  const ScalarType dtype = parameters[0].scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "ntkfast: expected float32 or float64 parameters");
+  if (dtype == ScalarType::Float)
+    body(float{});
+  else
+    body(double{});
+}
+
+// Owns the structs that a Sweep points to.
+template <class T>
+class SweepArgs {
+ public:
+  SweepArgs(const Tensors& parameters, const Ints& activations, const Floats& constants, const Ints& groups);
+  SweepArgs(const SweepArgs&) = delete;
+  SweepArgs& operator=(const SweepArgs&) = delete;
+
+  void set_points(const Tensors& points, const Tensors& beta);
+  void set_omega(const Tensors& omega);
+  void set_seeds(const Tensors& seeds);  // one a component, (C_j, n, n_out), any strides
+  void set_inputs(const Tensor& A);      // flat: (rows, n_in) a layer, one after the other; empty: not kept
+  void set_stash(const Tensor& Z);       // flat: (rows, n_out) a layer that an activation follows
+  void set_cotangents(const Tensor& D);  // flat: (cotangent_rows, n_out) a layer
+
+  Sweep<T> sweep{};
+
+ private:
+  void add_group(const Ints& groups, std::size_t& at);
+
+  std::vector<Layer<T>> layers_;
+  std::vector<Group<T>> groups_;
+  std::vector<Component> components_;
+  std::vector<std::size_t> first_component_;
+  std::vector<int> channels_;
+  std::vector<T*> A_, Z_, D_;
+};
+
+// Whether an activation follows layer l: the last layer usually has none, and then needs no stash.
+template <class T>
+bool has_stash(const Sweep<T>& sweep, int l) {
+  return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
+}
+
+}  // namespace ntkfast

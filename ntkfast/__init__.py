@@ -1,0 +1,50 @@
+"""Exact neural tangent kernels of real networks, fast, and a PINN trainer whose NTK-adaptive loss weights are free."""
+
+import torch  # noqa: F401  first: the extension links to the libtorch that this loads
+
+from . import _C, reference
+from .check import check
+from .diag import diag
+from .factors import Factors, Workspace, factors
+from .gram import gram
+from .networks import MLP, Erf, Sin, Standardize
+from .operator import NTKOperator
+from .plan import plan
+from .residual import Residual, residual, value
+from .spectrum import spectrum
+from .trace import trace
+from .weights import NTKWeights
+
+from . import problems  # isort: skip
+from .problems import Box, Condition, Points, Problem  # isort: skip
+from .training import History, Trainer  # isort: skip
+
+__version__: str = _C.version
+__all__ = [
+    "MLP",
+    "Box",
+    "Condition",
+    "Erf",
+    "Factors",
+    "History",
+    "NTKOperator",
+    "NTKWeights",
+    "Points",
+    "Problem",
+    "Residual",
+    "Sin",
+    "Standardize",
+    "Trainer",
+    "Workspace",
+    "check",
+    "diag",
+    "factors",
+    "gram",
+    "plan",
+    "problems",
+    "reference",
+    "residual",
+    "spectrum",
+    "trace",
+    "value",
+]

@@ -1,0 +1,174 @@
+"""Typed wrappers of the native operators, and their fake rules: the only file that says `torch.ops`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import _C  # noqa: F401  loads the operators
+
+if TYPE_CHECKING:
+    from .sweep import ChainArgs, GroupArgs
+
+# ------------------------------------------------------------------------------------------------------- activation jet
+
+
+def activation_forward(
+    z: Tensor,
+    omega: Tensor,
+    activation: int,
+    directions: int,
+    beta: float = 1.0,
+    threshold: float = 20.0,
+) -> Tensor:
+    """Push one elementwise activation through all channels of a jet.
+
+    h_0 = σ(z_0);  h_k = σ'z_k for the F directions;  h_m = σ'z_m + σ'' Σ_k ω_mk z_k² for the M collapsed channels.
+
+    Args:
+        z: Channels (1 + F + M, n, w), float32 or float64, contiguous.
+        omega: Weights of the second derivatives (1 or n, M, F), contiguous.
+        activation: Code of the activation, as in `ntkfast.networks.ACTIVATIONS`.
+        directions: F.
+        beta: β of softplus.
+        threshold: Softplus is linear where βz exceeds it.
+
+    Returns:
+        h, of the shape of z. Not differentiable: `activation_backward` is the pull-back.
+
+    Raises:
+        RuntimeError: Shapes, dtypes, devices or strides do not fit.
+    """
+    h = torch.empty_like(z)
+    torch.ops.ntkfast.activation_forward(z.detach(), omega.detach(), activation, beta, threshold, directions, h)
+    return h
+
+
+def activation_backward(
+    z: Tensor,
+    g: Tensor,
+    omega: Tensor,
+    activation: int,
+    directions: int,
+    beta: float = 1.0,
+    threshold: float = 20.0,
+) -> Tensor:
+    """Pull cotangents of the activation's output channels back to its input channels.
+
+    z̄_m = σ'g_m;  z̄_k = σ'g_k + 2σ''z_k Σ_m ω_mk g_m;  z̄_0 = σ'g_0 + σ'' Σ_{c≥1} z_c g_c + σ''' Σ_m g_m Σ_k ω_mk z_k².
+
+    Args:
+        z: Channels before the activation, (1 + F + M, n, w).
+        g: Cotangents of the channels after it, of the shape of z.
+        omega: Weights of the second derivatives (1 or n, M, F).
+        activation: Code of the activation, as in `ntkfast.networks.ACTIVATIONS`.
+        directions: F.
+        beta: β of softplus.
+        threshold: Softplus is linear where βz exceeds it.
+
+    Returns:
+        z̄, of the shape of z. Not differentiable.
+
+    Raises:
+        RuntimeError: Shapes, dtypes, devices or strides do not fit.
+    """
+    zbar = torch.empty_like(z)
+    torch.ops.ntkfast.activation_backward(
+        z.detach(), g.detach(), omega.detach(), activation, beta, threshold, directions, zbar
+    )
+    return zbar
+
+
+@torch.library.register_fake("ntkfast::activation_forward")
+def _(z, omega, activation, beta, threshold, directions, h) -> None:
+    return None
+
+
+@torch.library.register_fake("ntkfast::activation_backward")
+def _(z, g, omega, activation, beta, threshold, directions, zbar) -> None:
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------------- sweeps
+
+
+def jet_forward(chain: ChainArgs, groups: GroupArgs, out: Tensor, A: Tensor, Z: Tensor) -> None:
+    """Write the output channels of all groups, and the input stacks A and stash Z unless they are empty."""
+    torch.ops.ntkfast.jet_forward(
+        chain.parameters,
+        chain.activations,
+        chain.constants,
+        groups.points,
+        groups.beta,
+        groups.omega,
+        groups.spec,
+        out,
+        A,
+        Z,
+    )
+
+
+def jet_backward(chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], Z: Tensor, D: Tensor) -> None:
+    """Write the cotangent stacks D of all components from their seeds and the stash."""
+    torch.ops.ntkfast.jet_backward(
+        chain.parameters, chain.activations, chain.constants, groups.omega, groups.spec, seeds, Z, D
+    )
+
+
+def diag(chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], tile_rows: int, out: Tensor) -> None:
+    """Write the diagonal of the Gram matrix by layers, (layers, N) in float64, in one streaming sweep."""
+    torch.ops.ntkfast.diag(
+        chain.parameters,
+        chain.activations,
+        chain.constants,
+        groups.points,
+        groups.beta,
+        groups.omega,
+        groups.spec,
+        seeds,
+        tile_rows,
+        out,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- factors
+
+
+def factor_diag(chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, out: Tensor) -> None:
+    """Write the diagonal of the Gram matrix by layers, (layers, N) in float64, from stored factors."""
+    torch.ops.ntkfast.factor_diag(chain.parameters, chain.activations, chain.constants, spec, A, D, out)
+
+
+def vjp(chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, x: Tensor, grads: list[Tensor]) -> None:
+    """Write Jᵀx, one tensor a parameter; empty ones are left out."""
+    torch.ops.ntkfast.vjp(chain.parameters, chain.activations, chain.constants, spec, A, D, x, grads)
+
+
+def jvp(chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, tangents: list[Tensor], out: Tensor) -> None:
+    """Write J v, (N,) in float64; empty tangents count as zero."""
+    torch.ops.ntkfast.jvp(chain.parameters, chain.activations, chain.constants, spec, A, D, tangents, out)
+
+
+def gram(
+    chain: ChainArgs,
+    side: tuple[list[int], Tensor, Tensor],
+    other: tuple[list[int], Tensor, Tensor],
+    symmetric: bool,
+    use_explicit: list[int],
+    chunk: int,
+    out: Tensor,
+) -> None:
+    """Write K = J J'ᵀ of two sets of factors (spec, A, D), or of one with itself."""
+    torch.ops.ntkfast.gram(
+        chain.parameters, chain.activations, chain.constants, *side, *other, symmetric, use_explicit, chunk, out
+    )
+
+
+def _writes_in_place(*args: object) -> None:
+    """The fake rule of every operator here: outputs are the caller's, shapes are known."""
+
+
+for _name in ("jet_forward", "jet_backward", "diag", "factor_diag", "vjp", "jvp", "gram"):
+    torch.library.register_fake(f"ntkfast::{_name}")(_writes_in_place)

@@ -1,0 +1,384 @@
+"""From a module to the chain of Linear layers and activations that the native core runs, or a sentence why not.
+
+Acceptance is strict: a network is native only if the chain says exactly what its ``forward`` computes. Nothing is
+cached, so a hook, a frozen parameter or a replaced layer counts from the next call on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as _torch_module
+
+from .networks import ACTIVATIONS, MLP, Erf, ScaledLinear, Sin, Standardize
+
+_CODES: dict[type[nn.Module], int] = {
+    nn.ReLU: ACTIVATIONS["relu"],
+    nn.Tanh: ACTIVATIONS["tanh"],
+    nn.Sigmoid: ACTIVATIONS["sigmoid"],
+    Sin: ACTIVATIONS["sin"],
+    Erf: ACTIVATIONS["erf"],
+    nn.Softplus: ACTIVATIONS["softplus"],
+    nn.SiLU: ACTIVATIONS["silu"],
+    nn.GELU: ACTIVATIONS["gelu"],
+}
+_KNOWN = "nn.Linear, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.ReLU, nn.Identity, ntk.Sin or ntk.Erf"
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(getattr(_torch_module, f"_global{name}", {}) for name in _HOOKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One Linear and the activation after it: σ(weight_scale · W a + bias_scale · b)."""
+
+    name: str  # module name, "2"; "" for an inserted identity
+    weight: Tensor  # (n_out, n_in), the parameter itself, or an identity matrix
+    bias: Tensor | None  # (n_out,)
+    weight_name: str | None  # "2.weight"; None for an inserted identity
+    bias_name: str | None
+    weight_scale: float = 1.0  # NTK parameterisation
+    bias_scale: float = 1.0
+    activation: int = 0  # a number of ACTIVATIONS
+    beta: float = 1.0  # softplus
+    threshold: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A native network: x ↦ (x − shift)/scale, then the layers in order."""
+
+    layers: tuple[Layer, ...]
+    shift: Tensor | None = None  # (d,)
+    scale: Tensor | None = None  # (d,)
+
+    @property
+    def in_features(self) -> int:
+        """The number of input columns, d."""
+        return self.layers[0].weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """The number of outputs, o."""
+        return self.layers[-1].weight.shape[0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The sizes (d, w₁, …, o)."""
+        return (self.in_features, *(layer.weight.shape[0] for layer in self.layers))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The one floating type of all parameters."""
+        return self.layers[0].weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The one device of all parameters."""
+        return self.layers[0].weight.device
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return all parameters by name, frozen ones too, in the order of ``named_parameters()``."""
+        found: dict[str, Tensor] = {}
+        for layer in self.layers:
+            if layer.weight_name is not None:
+                found[layer.weight_name] = layer.weight
+            if layer.bias_name is not None and layer.bias is not None:
+                found[layer.bias_name] = layer.bias
+        return found
+
+
+def chain_of(net: nn.Module) -> Chain:
+    """Return the chain of a network, or say which layer the native core cannot handle.
+
+    Args:
+        net: an ``ntk.MLP``, an ``nn.Sequential`` (nested ones too) or an ``nn.Linear``, with float32 or float64
+            parameters on one device.
+
+    Returns:
+        The chain; its tensors are the network's own.
+
+    Raises:
+        TypeError: ``net`` is no module.
+        ValueError: a layer (named) that is not native: another type or forward, hooks, parametrisations, a module or
+            weight that occurs twice, active dropout, mixed or unsupported types and devices, sizes that do not fit.
+
+    Cost: a few microseconds per layer.
+
+    Example:
+        >>> from torch import nn
+        >>> from ntkfast.chain import chain_of
+        >>> chain_of(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))).widths
+        (2, 5, 1)
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"expected a network (torch.nn.Module), got {type(net).__name__}")
+    for hooks in _GLOBAL_HOOKS:
+        if hooks:
+            raise ValueError(
+                "expected no global module hooks (torch.nn.modules.module.register_module_…_hook), got some"
+            )
+    standardize: Standardize | None = None
+    linears: list[tuple[str, nn.Module | None]] = []  # None: an inserted identity
+    activations: list[nn.Module | None] = []  # the activation after each
+    for name, module in _leaves(net, "", set()):
+        kind = type(module)
+        if kind is nn.Linear or kind is ScaledLinear:
+            linears.append((name, module))
+            activations.append(None)
+        elif kind in _CODES:
+            if not linears or activations[-1] is not None:
+                linears.append((name, None))
+                activations.append(None)
+            activations[-1] = module
+        elif kind is Standardize:
+            if linears or standardize is not None:
+                _refuse(name, module, "Standardize as the first layer only", "it after other layers")
+            standardize = module
+        elif kind is nn.Dropout or kind is nn.AlphaDropout:
+            if module.training and module.p > 0:
+                _refuse(name, module, "dropout that is off (p=0 or net.eval())", f"p={module.p} in training mode")
+        elif kind is not nn.Identity:
+            _refuse(name, module, _KNOWN, _what(module))
+    return _assemble(net, linears, activations, standardize)
+
+
+def select(chain: Chain, wrt: str | Sequence[str] | None = None) -> tuple[tuple[bool, bool], ...]:
+    """Return, layer by layer, whether the weight and the bias are parameters to differentiate by.
+
+    Args:
+        chain: the network.
+        wrt: None for all parameters with ``requires_grad``; or one or several fnmatch patterns on parameter names,
+            which choose among those.
+
+    Returns:
+        (weight, bias) for each layer.
+
+    Raises:
+        ValueError: a pattern that matches no parameter with ``requires_grad``.
+        TypeError: a pattern that is no string.
+
+    Example:
+        >>> from torch import nn
+        >>> from ntkfast.chain import chain_of, select
+        >>> select(chain_of(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))), "*.weight")
+        ((True, False), (True, False))
+    """
+    free = tuple(
+        (
+            layer.weight_name is not None and layer.weight.requires_grad,
+            layer.bias is not None and layer.bias.requires_grad,
+        )
+        for layer in chain.layers
+    )
+    if wrt is None:
+        return free
+    patterns = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"wrt: expected patterns on parameter names, such as '2.weight', got {pattern!r}")
+    names = [name for name, p in chain.parameters().items() if p.requires_grad]
+    for pattern in patterns or ("",):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            listed = ", ".join(names) or "none"
+            raise ValueError(f"wrt: expected a pattern that matches a trainable parameter ({listed}), got {pattern!r}")
+
+    def wanted(name: str | None) -> bool:
+        return name is not None and any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    return tuple(
+        (w and wanted(layer.weight_name), b and wanted(layer.bias_name))
+        for layer, (w, b) in zip(chain.layers, free, strict=True)
+    )
+
+
+def check_order(chain: Chain, order: int) -> None:
+    """Refuse a residual whose derivatives the activations do not have.
+
+    Args:
+        chain: the network.
+        order: the highest derivative that the residual takes of it (``JetSpec.order``).
+
+    Raises:
+        ValueError: ReLU, for second derivatives.
+    """
+    for layer in chain.layers if order >= 2 else ():
+        if layer.activation == ACTIVATIONS["relu"]:
+            where = f" after layer {layer.name!r}" if layer.name else ""
+            raise ValueError(
+                f"expected activations that have the derivatives of the residual (order {order}), got ReLU{where}, "
+                "which has no second derivative"
+            )
+
+
+def _leaves(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yield the modules that compute, in order, after the checks that concern every module."""
+    if id(module) in seen:
+        _refuse(name, module, "every module to occur once (make a fresh one for each place)", "one that occurs twice")
+    seen.add(id(module))
+    state = module.__dict__
+    for hooks in _HOOKS:
+        if state.get(hooks):
+            _refuse(name, module, "no hooks", f"{len(state[hooks])} in {hooks[1:]}")
+    if "forward" in state:
+        _refuse(name, module, "the forward of its class", "a forward set on the module itself")
+    kind = type(module)
+    if kind.__call__ is not nn.Module.__call__:
+        _refuse(name, module, "the call of nn.Module", "a class with a __call__ of its own")
+    if isinstance(module, nn.Sequential) or isinstance(module, MLP):
+        _check_container(name, module)
+        for key, child in module._modules.items():
+            if child is None:
+                _refuse(f"{name}.{key}" if name else key, child, _KNOWN, "None")
+            yield from _leaves(child, f"{name}.{key}" if name else key, seen)
+    else:
+        yield name, module
+
+
+def _check_container(name: str, module: nn.Module) -> None:
+    kind: Any = type(module)
+    if kind is nn.Sequential or kind is MLP:
+        own_forward = False
+    elif isinstance(module, MLP):
+        own_forward = kind.forward is not MLP.forward
+    else:
+        own_forward = kind.forward is not nn.Sequential.forward or kind.__iter__ is not nn.Sequential.__iter__
+    if own_forward:
+        _refuse(name, module, "the forward of nn.Sequential or ntk.MLP", f"the class {kind.__name__} with its own")
+    if module._parameters:
+        _refuse(name, module, "parameters in its layers only", f"its own {', '.join(module._parameters)}")
+
+
+def _assemble(
+    net: nn.Module,
+    linears: list[tuple[str, nn.Module | None]],
+    activations: list[nn.Module | None],
+    standardize: Standardize | None,
+) -> Chain:
+    first = next(((name, module) for name, module in linears if module is not None), None)
+    if first is None:
+        _refuse("", net, "at least one nn.Linear", "none")
+    like = first[1]._parameters.get("weight")
+    if like is None:
+        _refuse(*first, "the parameter weight", ", ".join(first[1]._parameters) or "none")
+    _refuse_parameter(*first, "weight", like, like)
+    spans: list[tuple[int, int, str, nn.Module]] = []
+    for name, module in linears:
+        if module is not None:
+            _check_parameters(name, module, like, spans)
+    _check_tied(spans)
+    layers: list[Layer] = []
+    width: int = like.shape[1]
+    for (name, module), activation in zip(linears, activations, strict=True):
+        layer = _layer(name, module, activation, width, like)
+        n_out, n_in = layer.weight.shape
+        if n_in != width:
+            _refuse(name, module, f"{width} input features, as the layer before gives", f"{n_in}")
+        width = n_out
+        layers.append(layer)
+    if standardize is None:
+        return Chain(tuple(layers))
+    _check_standardize(standardize, like)
+    return Chain(tuple(layers), standardize.mean, standardize.std)
+
+
+def _layer(name: str, module: nn.Module | None, activation: Any, width: int, like: Tensor) -> Layer:
+    code, beta, threshold = 0, 1.0, 20.0
+    if activation is not None:
+        kind = type(activation)
+        code = _CODES[kind]
+        if kind is nn.Softplus:
+            beta, threshold = float(activation.beta), float(activation.threshold)
+        elif kind is nn.GELU and activation.approximate == "tanh":
+            code = ACTIVATIONS["gelu_tanh"]
+    if module is None:
+        eye = _eye(width, like.dtype, like.device)
+        return Layer("", eye, None, None, None, 1.0, 1.0, code, beta, threshold)
+    scales = (module.weight_scale, module.bias_scale) if type(module) is ScaledLinear else (1.0, 1.0)
+    prefix = f"{name}." if name else ""
+    parameters = module._parameters
+    weight, bias = parameters["weight"], parameters["bias"]
+    assert weight is not None
+    bias_name = None if bias is None else f"{prefix}bias"
+    return Layer(name, weight, bias, f"{prefix}weight", bias_name, *scales, code, beta, threshold)
+
+
+@lru_cache(maxsize=16)
+def _eye(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.eye(width, dtype=dtype, device=device)
+
+
+def _check_parameters(name: str, module: nn.Module, like: Tensor, spans: list[tuple[int, int, str, nn.Module]]) -> None:
+    parameters = module._parameters
+    if len(parameters) != 2 or parameters.get("weight") is None or "bias" not in parameters:
+        _refuse(name, module, "the parameters weight and bias (or bias=False)", ", ".join(parameters) or "none")
+    dtype, device = like.dtype, like.device
+    for key, p in parameters.items():
+        if p is None:
+            continue
+        plain = (type(p) is nn.Parameter or type(p) is Tensor) and p.layout is torch.strided
+        if not plain or p.dtype is not dtype or p.device != device:
+            _refuse_parameter(name, module, key, p, like)
+        start = p.data_ptr()
+        spans.append((start, start + p.nbytes, name, module))
+    weight, bias = parameters["weight"], parameters["bias"]
+    assert weight is not None
+    shape = weight.shape
+    if len(shape) != 2 or weight.nbytes == 0 or (bias is not None and bias.shape != shape[:1]):
+        sizes = f"{tuple(shape)} and {None if bias is None else tuple(bias.shape)}"
+        _refuse(name, module, "weight (n_out, n_in) and bias (n_out,) with at least one feature each", sizes)
+
+
+def _refuse_parameter(name: str, module: nn.Module, key: str, p: Tensor, like: Tensor) -> None:
+    if type(p) is not nn.Parameter and type(p) is not Tensor:
+        _refuse(name, module, f"{key} as a plain torch tensor", f"a {type(p).__name__}")
+    if p.dtype is not torch.float32 and p.dtype is not torch.float64:
+        _refuse(name, module, f"{key} in torch.float32 or torch.float64", f"{p.dtype}")
+    if p.device.type == "meta":
+        _refuse(name, module, f"{key} with data on the CPU or a GPU", "a meta tensor")
+    if p.layout is not torch.strided:
+        _refuse(name, module, f"a dense {key}", f"layout {p.layout}")
+    if p.dtype is not like.dtype or p.device != like.device:
+        wanted = f"{key} in {like.dtype} on {like.device}, as the first layer"
+        _refuse(name, module, wanted, f"{p.dtype} on {p.device}")
+
+
+def _check_tied(spans: list[tuple[int, int, str, nn.Module]]) -> None:
+    # Memory intervals find ties of every kind: the same parameter, a transpose, a slice.
+    spans.sort(key=lambda span: span[0])
+    end, owner = 0, ""
+    for start, stop, name, module in spans:
+        if start < end:
+            _refuse(name, module, "parameters of its own (no tied weights)", f"memory shared with layer {owner!r}")
+        end, owner = stop, name
+
+
+def _check_standardize(module: Standardize, weight: Tensor) -> None:
+    name = "standardize"
+    for key, buffer in (("mean", module.mean), ("std", module.std)):
+        if buffer.dtype is not weight.dtype or buffer.device != weight.device:
+            wanted = f"{key} in {weight.dtype} on {weight.device}, as the parameters"
+            _refuse(name, module, wanted, f"{buffer.dtype} on {buffer.device}")
+        if buffer.shape != weight.shape[1:]:
+            _refuse(
+                name, module, f"a {key} of {weight.shape[1]} numbers, as the first layer takes", f"{buffer.numel()}"
+            )
+
+
+def _what(module: nn.Module) -> str:
+    if nn.utils.parametrize.is_parametrized(module):
+        return "a parametrised module (weight_norm and its like)"
+    if isinstance(module, nn.Linear):
+        return f"{type(module).__name__}, a subclass of nn.Linear"
+    return type(module).__name__
+
+
+def _refuse(name: str, module: nn.Module | None, expected: str, got: str) -> NoReturn:
+    kind = type(module).__name__
+    where = f"layer {name!r} ({kind})" if name else f"the network ({kind})"
+    raise ValueError(f"{where} is not native: expected {expected}, got {got}")

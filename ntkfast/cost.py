@@ -1,0 +1,127 @@
+"""What a layer costs, in multiply–adds, and which of two ways to a gram is the cheaper one: pure arithmetic on sizes.
+
+A layer has n_in inputs and n_out outputs, its factors A (C, n, n_in) and D (C, n, n_out) for n rows with C channels
+each.
+
+    sweep, one direction                    n C n_in n_out
+    diagonal, trace                         n C² (n_in + n_out)
+    gram, structured                        n m C C' (n_in + n_out)
+    gram, explicit                          (n C + m C') n_in n_out + n m n_in n_out
+    Jᵀx, J v                                n C n_in n_out
+
+A symmetric gram computes one triangle, which halves what is quadratic in n, and forms one Jacobian instead of two.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+GramPath = Literal["structured", "explicit"]
+
+
+def gram_path(n_in: int, n_out: int, channels: int, n: int, m: int | None = None, other: int | None = None) -> GramPath:
+    """Return the cheaper way to a layer's part of the gram.
+
+    For many rows that is structured where C² < n_in n_out/(n_in + n_out).
+
+    Args:
+        n_in: input features of the layer.
+        n_out: output features of the layer.
+        channels: C, channels per row.
+        n: rows.
+        m: rows of the other side; None for a symmetric gram.
+        other: C', channels of the other side; C if None.
+
+    Returns:
+        "structured" (products of small Grams) or "explicit" (the layer's Jacobian, then its product); structured if
+        equal.
+
+    Example:
+        >>> from ntkfast.cost import gram_path
+        >>> gram_path(500, 500, channels=4, n=300), gram_path(2, 500, channels=4, n=300)
+        ('structured', 'explicit')
+    """
+    structured = gram_cost("structured", n_in, n_out, channels, n, m, other)
+    explicit = gram_cost("explicit", n_in, n_out, channels, n, m, other)
+    return "structured" if structured <= explicit else "explicit"
+
+
+def gram_cost(
+    path: GramPath, n_in: int, n_out: int, channels: int, n: int, m: int | None = None, other: int | None = None
+) -> int:
+    """Return the multiply–adds of a layer's part of the gram, rounded up.
+
+    Args:
+        path: "structured" or "explicit".
+        n_in: input features of the layer.
+        n_out: output features of the layer.
+        channels: C, channels per row.
+        n: rows.
+        m: rows of the other side; None for a symmetric gram.
+        other: C', channels of the other side; C if None.
+
+    Returns:
+        The count.
+
+    Raises:
+        ValueError: another path.
+
+    Example:
+        >>> from ntkfast.cost import gram_cost
+        >>> gram_cost("structured", 500, 500, channels=4, n=300, m=300)
+        1440000000
+    """
+    other = channels if other is None else other
+    entries = n * n if m is None else n * m
+    if path == "structured":
+        form, pairs = 0, entries * channels * other * (n_in + n_out)
+    elif path == "explicit":
+        form = (n * channels + (0 if m is None else m * other)) * n_in * n_out
+        pairs = entries * n_in * n_out
+    else:
+        raise ValueError(f"gram_cost: expected path 'structured' or 'explicit', got {path!r}")
+    return form + (-(-pairs // 2) if m is None else pairs)
+
+
+def trace_cost(n_in: int, n_out: int, channels: int, n: int) -> int:
+    """Return the multiply–adds of a layer's part of the trace or diagonal: n C² (n_in + n_out).
+
+    Example:
+        >>> from ntkfast.cost import trace_cost
+        >>> trace_cost(500, 500, channels=4, n=300)
+        4800000
+    """
+    return n * channels * channels * (n_in + n_out)
+
+
+def sweep_cost(n_in: int, n_out: int, channels: int, n: int) -> int:
+    """Return the multiply–adds of a layer in one sweep, forward or backward, and in Jᵀx or J v: n C n_in n_out.
+
+    Example:
+        >>> from ntkfast.cost import sweep_cost
+        >>> sweep_cost(500, 500, channels=4, n=300)
+        300000000
+    """
+    return n * channels * n_in * n_out
+
+
+def factor_entries(n_in: int, n_out: int, channels: int, n: int) -> int:
+    """Return the numbers that a layer's factors hold: n C (n_in + n_out).
+
+    Example:
+        >>> from ntkfast.cost import factor_entries
+        >>> factor_entries(500, 500, channels=4, n=300)
+        1200000
+    """
+    return n * channels * (n_in + n_out)
+
+
+def explicit_entries(n_in: int, n_out: int, n: int) -> int:
+    """Return the numbers that a layer's Jacobian holds, bias included, if it were formed whole: n n_out (n_in + 1).
+
+    Example:
+        >>> from ntkfast.cost import explicit_entries
+        >>> explicit_entries(500, 500, n=300)
+        75150000
+    """
+    return n * n_out * (n_in + 1)

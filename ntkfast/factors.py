@@ -1,0 +1,372 @@
+"""Factors: one packed forward and backward sweep for all groups, a snapshot at θ from which everything else follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _ops
+from .chain import Chain
+from .diag import by_block, check_mapping
+from .residual import Residual, value
+from .rows import attach, attach_forward
+from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, stash_size
+
+
+class Workspace:
+    """Buffers that a training loop reuses: factors made with one are valid until the next ones are made with it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, count: int, like: Tensor) -> Tensor:
+        """A flat tensor of `count` elements, dtype and device as `like`; its content is arbitrary."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() != count or buffer.dtype != like.dtype or buffer.device != like.device:
+            buffer = torch.empty(count, dtype=like.dtype, device=like.device)
+            self._buffers[name] = buffer
+        return buffer
+
+
+@dataclass(frozen=True)
+class Block:
+    """The factors of one layer.
+
+    One group: A is (C, n, n_in); D is (C, n, n_out), with k > 1 rows a point a tuple of k such tensors, one for each
+    component. Several groups: the ragged stacks (Σ C n, n_in) and (Σ C n, n_out), in the order of csrc/cpu/params.h.
+    """
+
+    A: Tensor
+    D: Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a sweep leaves behind."""
+
+    chain: Chain
+    args: ChainArgs
+    groups: GroupArgs
+    values: Tensor  # (N,), residual rows
+    A: Tensor  # flat stacks
+    D: Tensor
+    cache: dict[str, Tensor] = field(default_factory=dict)
+
+    def layer_diag(self) -> Tensor:
+        """The diagonal by layers, (layers, N) in float64, computed once."""
+        if "diag" not in self.cache:
+            result = torch.empty(len(self.chain.layers), self.groups.residual_rows, dtype=torch.float64)
+            _ops.factor_diag(self.args, self.groups.spec, self.A, self.D, result)
+            self.cache["diag"] = result
+        return self.cache["diag"]
+
+
+class Factors:
+    """Residual rows and the factors (A, D) of their Jacobian; made by `ntk.factors`.
+
+    J_i[W_l] = Σ_c D_i⁽ᶜ⁾ ⊗ A_i⁽ᶜ⁾,  J_i[b_l] = D_i⁽⁰⁾
+    """
+
+    def __init__(self, snapshot: Snapshot, names: tuple[str, ...], lone: bool) -> None:
+        self._snapshot = snapshot
+        self._lone = lone
+        self._spec = snapshot.groups.spec if names == snapshot.groups.names else snapshot.groups.select(names)
+        self.names = names
+        whole = snapshot.groups.slices
+        self._rows = [whole[name] for name in names]
+        self.slices: dict[str, slice] = {}
+        start = 0
+        for name, rows in zip(names, self._rows, strict=True):
+            self.slices[name] = slice(start, start + rows.stop - rows.start)
+            start = self.slices[name].stop
+        self.shape = (start, sum(p.numel() for p in self.parameters().values()))
+
+    def __repr__(self) -> str:
+        return f"Factors(rows={self.shape[0]}, parameters={self.shape[1]}, groups={self.names})"
+
+    def __getitem__(self, name: str) -> Factors:
+        """One group: a view with the same methods."""
+        if name not in self.names:
+            raise KeyError(f"expected one of the groups {self.names}, got {name!r}")
+        return Factors(self._snapshot, (name,), True)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters that the Jacobian is taken by, in the order of ``named_parameters()``."""
+        found: dict[str, Tensor] = {}
+        for i, layer in enumerate(self._snapshot.chain.layers):
+            weight, bias = self._snapshot.args.active(i)
+            if weight and layer.weight_name is not None:
+                found[layer.weight_name] = layer.weight
+            if bias and layer.bias_name is not None and layer.bias is not None:
+                found[layer.bias_name] = layer.bias
+        return found
+
+    def _take(self, x: Tensor) -> Tensor:
+        """The selected rows of something over all rows (last axis)."""
+        if len(self._rows) == 1:
+            return x[..., self._rows[0]]
+        if self.shape[0] == x.shape[-1]:
+            return x
+        return torch.cat([x[..., rows] for rows in self._rows], -1)
+
+    @property
+    def rows(self) -> Tensor:
+        """The residual rows r(θ), (N,); differentiable in θ once (the backward is `vjp`, no second sweep)."""
+        values = self._take(self._snapshot.values)
+        if not torch.is_grad_enabled() or not self.parameters():
+            return values
+        return attach(values, self.parameters(), self.vjp)
+
+    def diag(self, per_block: bool = False) -> Any:
+        """The diagonal of K: (N,), with several groups a dict of such by name; `per_block` names the layers inside."""
+        return self._reduced(lambda layers: layers, per_block)
+
+    def trace(self, per_block: bool = False) -> Any:
+        """The trace of K, 0-d; with several groups a dict of such by name; `per_block` names the layers inside."""
+        return self._reduced(lambda layers: layers.sum(1), per_block)
+
+    def _reduced(self, reduce: Any, per_block: bool) -> Any:
+        snapshot = self._snapshot
+        parts = {
+            name: by_block(
+                snapshot.chain, snapshot.args, reduce(snapshot.layer_diag()[:, rows]), per_block, snapshot.chain.dtype
+            )
+            for name, rows in zip(self.names, self._rows, strict=True)
+        }
+        return parts[self.names[0]] if self._lone else parts
+
+    def gram(self, other: Factors | None = None) -> Tensor:
+        """K = J J'ᵀ, (N, M), against other factors of the same network or against these: then exactly symmetric."""
+        from .gram import factor_gram
+
+        return factor_gram(self, self if other is None else other)
+
+    def vjp(self, x: Tensor, out: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Jᵀx by parameter name.
+
+        (Jᵀx)[W] = Σ_c (x ∘ D⁽ᶜ⁾)ᵀ A⁽ᶜ⁾,  (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
+
+        Args:
+            x: (N,).
+            out: contiguous tensors to write into, by parameter name; otherwise they are made.
+
+        Returns:
+            A dict keyed and shaped like ``named_parameters()``, without frozen ones.
+
+        Raises:
+            ValueError: x of another shape or dtype.
+            TypeError: x is no tensor.
+
+        Cost:
+            2 N C Σ n_in n_out flops.
+        """
+        snapshot = self._snapshot
+        x = self._check_rows(x)
+        like = snapshot.args.parameters[0]
+        parameters = self.parameters()
+        grads = {n: torch.empty_like(p) for n, p in parameters.items()} if out is None else check_mapping("out", out)
+        nothing = like.new_empty(0)
+        targets = []
+        for i, layer in enumerate(snapshot.chain.layers):
+            for name in (layer.weight_name, layer.bias_name):
+                targets.append(grads[name] if name in parameters else nothing)
+        _ops.vjp(snapshot.args, self._spec, snapshot.A, snapshot.D, x, targets)
+        return {name: grads[name] for name in parameters}
+
+    def jvp(self, v: Mapping[str, Tensor]) -> Tensor:
+        """J v, (N,), for v by parameter name; a name left out counts as zero.
+
+        (J v)_i = Σ_c ⟨D_i⁽ᶜ⁾, V A_i⁽ᶜ⁾⟩ + ⟨D_i⁽⁰⁾, v_b⟩
+
+        Raises:
+            ValueError: an unknown name or a shape, dtype that differs from the parameter's.
+            TypeError: v is no dict of tensors.
+        """
+        snapshot = self._snapshot
+        parameters = self.parameters()
+        for name, tangent in check_mapping("jvp", v).items():
+            if name not in parameters:
+                raise ValueError(f"jvp: expected names out of {tuple(parameters)}, got {name!r}")
+            p = parameters[name]
+            if not isinstance(tangent, Tensor):
+                raise TypeError(f"jvp: expected a tensor for {name!r}, got {type(tangent).__name__}")
+            if tangent.shape != p.shape or tangent.dtype != p.dtype:
+                raise ValueError(
+                    f"jvp: expected {tuple(p.shape)} in {p.dtype} for {name!r}, got {tuple(tangent.shape)} in {tangent.dtype}"
+                )
+        nothing = snapshot.args.parameters[0].new_empty(0)
+        tangents = []
+        for layer in snapshot.chain.layers:
+            for name in (layer.weight_name, layer.bias_name):
+                known = name in parameters and name in v
+                tangents.append(v[name].detach().contiguous() if known and name is not None else nothing)
+        out = torch.empty(self.shape[0], dtype=torch.float64)
+        _ops.jvp(snapshot.args, self._spec, snapshot.A, snapshot.D, tangents, out)
+        return out.to(snapshot.chain.dtype)
+
+    @property
+    def blocks(self) -> dict[str, Block]:
+        """The factors of each layer, by module name."""
+        return {
+            layer.name: Block(*self._stacks(i))
+            for i, layer in enumerate(self._snapshot.chain.layers)
+            if any(self._snapshot.args.active(i))
+        }
+
+    def _stacks(self, i: int) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+        A, D = layer_stacks(self._snapshot, i)
+        if not self._lone:
+            return A, D
+        inputs, cotangents = group_stacks(self._snapshot, i, self.names[0])
+        return inputs, cotangents[0] if len(cotangents) == 1 else cotangents
+
+    def jacobian(self) -> Tensor:
+        """J, (N, P), columns in the order of ``named_parameters()``: for tests and small networks.
+
+        Cost:
+            N · P numbers of memory: exactly what everything else here avoids.
+        """
+        snapshot = self._snapshot
+        return torch.cat([group_jacobian(snapshot, name) for name in self.names], 0)
+
+    def _check_rows(self, x: Tensor) -> Tensor:
+        like = self._snapshot.values
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a tensor of shape ({self.shape[0]},), got {type(x).__name__}")
+        if x.shape != (self.shape[0],) or x.dtype != like.dtype or x.device != like.device:
+            raise ValueError(
+                f"expected one number a row, shape ({self.shape[0]},) in {like.dtype}, got {tuple(x.shape)} in {x.dtype}"
+            )
+        return x.detach().contiguous()
+
+
+def layer_stacks(snapshot: Snapshot, i: int) -> tuple[Tensor, Tensor]:
+    """The ragged stacks of layer i: A (rows, n_in) and D (cotangent rows, n_out)."""
+    widths = snapshot.chain.widths
+    rows, cotangents = snapshot.groups.rows, snapshot.groups.cotangent_rows
+    a, d = rows * sum(widths[:i]), cotangents * sum(widths[1 : i + 1])
+    A = snapshot.A[a : a + rows * widths[i]].view(rows, widths[i])
+    D = snapshot.D[d : d + cotangents * widths[i + 1]].view(cotangents, widths[i + 1])
+    return A, D
+
+
+def group_stacks(snapshot: Snapshot, i: int, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The stacks of layer i for one group: A (C, n, n_in) and one D (C_j, n, n_out) a component."""
+    A, D = layer_stacks(snapshot, i)
+    row = cotangent = 0
+    groups = snapshot.groups
+    for known, n, recording in zip(groups.names, groups.sizes, groups.recordings, strict=True):
+        spec, parts = recording.spec, []
+        inputs = A[row : row + spec.n_channels * n].view(spec.n_channels, n, -1)
+        for j in range(recording.n_components):
+            channels = len(spec.channels(j))
+            parts.append(D[cotangent : cotangent + channels * n].view(channels, n, -1))
+            cotangent += channels * n
+        row += spec.n_channels * n
+        if known == name:
+            return inputs, tuple(parts)
+    raise KeyError(name)
+
+
+def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:
+    """The rows of J of one group, point-major."""
+    groups = snapshot.groups
+    recording = groups.recordings[groups.names.index(name)]
+    n, columns = groups.sizes[groups.names.index(name)], []
+    for i in range(len(snapshot.chain.layers)):
+        weight, bias = snapshot.args.active(i)
+        A, parts = group_stacks(snapshot, i, name)
+        scale, shift = snapshot.args.constants[6 * i + 2 : 6 * i + 4]
+        if weight:
+            J = [torch.einsum("cno,cni->noi", D, A[list(recording.spec.channels(j))]) for j, D in enumerate(parts)]
+            columns.append(scale * torch.stack(J, 1).reshape(n * len(parts), -1))
+        if bias and snapshot.chain.layers[i].bias is not None:
+            columns.append(shift * torch.stack([D[0] for D in parts], 1).reshape(n * len(parts), -1))
+    return torch.cat(columns, 1)
+
+
+def factors(
+    net: nn.Module,
+    points: Any,
+    residual: Residual = value,
+    *,
+    wrt: str | Sequence[str] | None = None,
+    workspace: Workspace | None = None,
+) -> Factors:
+    """One forward and one backward sweep over all groups: the rows r(θ) and the factors of their Jacobian.
+
+    Args:
+        net: a native network (`ntk.MLP` or a plain ``nn.Sequential``), float32 or float64.
+        points: (n, d) in raw coordinates, of the network's dtype and device; or a dict of groups (points, residual).
+        residual: the residual; not used with a dict of groups.
+        wrt: fnmatch patterns on parameter names; None: all that require grad.
+        workspace: buffers to reuse; the result is valid until the next call with the same ones.
+
+    Returns:
+        A snapshot: later changes of θ do not reach it.
+
+    Raises:
+        ValueError: points, residual or network that do not fit.
+        TypeError: arguments of a wrong type.
+
+    Cost:
+        4 N C Σ n_in n_out flops; N C Σ (n_in + 2 n_out) numbers.
+
+    Reference:
+        DESIGN: J_i[W] = Σ_c D_i⁽ᶜ⁾ ⊗ A_i⁽ᶜ⁾; Novak, Sohl-Dickstein, Schoenholz, *Fast finite width NTK*, 2022, section 3.
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1))
+        >>> f = ntk.factors(net, torch.tensor([[3.0, 4.0]]))
+        >>> f.vjp(torch.ones(1))["0.weight"]
+        tensor([[3., 4.]])
+    """
+    groups, several = as_groups(points, residual)
+    chain, args = chain_args(net, wrt)
+    snapshot = sweep(chain, args, group_args(chain, groups), workspace or Workspace())
+    return Factors(snapshot, tuple(groups), not several)
+
+
+def sweep(chain: Chain, args: ChainArgs, groups: GroupArgs, workspace: Workspace) -> Snapshot:
+    """Both sweeps: output channels, rows and seeds, cotangents."""
+    like, widths = args.parameters[0], chain.widths
+    out = workspace.take("out", groups.rows * chain.out_features, like)
+    A = workspace.take("A", groups.rows * sum(widths[:-1]), like)
+    Z = workspace.take("Z", stash_size(chain, groups.rows), like)
+    D = workspace.take("D", groups.cotangent_rows * sum(widths[1:]), like)
+    if groups.rows == 0:
+        return Snapshot(chain, args, groups, like.new_empty(0), A, D)
+    _ops.jet_forward(args, groups, out, A, Z)
+    values, seeds = [], []
+    for recording, channels in zip(groups.recordings, groups.outputs(out, chain.out_features), strict=True):
+        rows, own = recording.evaluate(channels)
+        values.append(rows.reshape(-1))
+        seeds += own
+    _ops.jet_backward(args, groups, seeds, Z, D)
+    return Snapshot(chain, args, groups, torch.cat(values), A, D)
+
+
+def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
+    """The rows at the points, (n·k,), by a forward sweep alone; connected to θ by autograd, once.
+
+    The backward makes the factors.
+    """
+    groups, _ = as_groups(points, residual)
+    chain, args = chain_args(net)
+    prepared = group_args(chain, groups)
+    like = args.parameters[0]
+    out = torch.empty(prepared.rows * chain.out_features, dtype=like.dtype)
+    if prepared.rows:
+        nothing = like.new_empty(0)
+        _ops.jet_forward(args, prepared, out, nothing, nothing)
+    with torch.no_grad():
+        values = prepared.recordings[0].rows(prepared.outputs(out, chain.out_features)[0]).reshape(-1)
+    parameters = {n: p for n, p in chain.parameters().items() if p.requires_grad}
+    if not torch.is_grad_enabled() or not parameters:
+        return values
+    return attach_forward(values, parameters, lambda x: Factors(sweep(chain, args, prepared, Workspace()), ("",), True).vjp(x))

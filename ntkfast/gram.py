@@ -1,0 +1,227 @@
+"""The NTK as a matrix, K = J J'ᵀ, by tiles of factors; the Jacobian is never formed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _ops
+from .chain import Chain
+from .cost import gram_path
+from .factors import Factors, Snapshot, Workspace, sweep
+from .memory import factor_bytes, parse_memory
+from .residual import Residual, value
+from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone, part_of
+
+_METHODS = ("auto", "structured", "explicit")
+_CHUNK_BYTES = 4 * 2**20  # of explicit Jacobian columns at a time
+_FACTOR_BYTES = 2**30  # without a budget, factors beyond this are made block by block
+
+
+def gram(
+    net: nn.Module,
+    x: Any,
+    residual: Residual = value,
+    y: Any = None,
+    residual_y: Residual | None = None,
+    *,
+    wrt: str | Sequence[str] | None = None,
+    sum_components: bool = False,
+    per_block: bool = False,
+    method: str = "auto",
+    memory: int | str | None = None,
+    dtype: torch.dtype | None = None,
+    out: Tensor | None = None,
+) -> Any:
+    """The neural tangent kernel K = J(x) J(y)ᵀ of residual rows.
+
+    K = Σ_layers Σ_cc' (D⁽ᶜ⁾D'⁽ᶜ'⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᶜ'⁾ᵀ) + D⁽⁰⁾D'⁽⁰⁾ᵀ
+
+    Args:
+        net: a native network (`ntk.MLP` or a plain ``nn.Sequential``), float32 or float64.
+        x: (n, d) in raw coordinates, of the network's dtype and device; or a dict of groups (points, residual): the
+            joint matrix, in the order of the dict.
+        residual: the residual at x; not used with a dict.
+        y: the other points, or None: K(x, x), exactly symmetric. A dict of groups if x is one.
+        residual_y: the residual at y; None: that of x.
+        wrt: fnmatch patterns on parameter names; None: all that require grad.
+        sum_components: sum over the k components of a point: Σ_j K[(i, j), (i', j)], (n, m).
+        per_block: one matrix for each layer, by module name; they add up to K.
+        method: "structured" (products of small Grams), "explicit" (a layer's Jacobian, a chunk at a time), or "auto":
+            for each layer the cheaper one.
+        memory: a budget for the factors and workspaces, bytes or ``"256MB"``; it changes no bit of K.
+        dtype: compute in another precision than the network's; Gauss–Newton needs float64.
+        out: a contiguous tensor to write K into.
+
+    Returns:
+        (n·k, m·k'), rows point-major; with `per_block` a dict of such by module name.
+
+    Raises:
+        ValueError: arguments that do not fit each other, or a budget below one block.
+        TypeError: arguments of a wrong type.
+
+    Cost:
+        The sweeps, and for each layer n m C C' (n_in + n_out) multiply–adds (structured) or n m n_in n_out (explicit),
+        half of it if symmetric; the factors and K in memory.
+
+    Reference:
+        Novak, Sohl-Dickstein, Schoenholz, *Fast finite width neural tangent kernel*, 2022, section 3.
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1))
+        >>> ntk.gram(net, torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
+        tensor([[26.,  4.],
+                [ 4.,  2.]])
+    """
+    if method not in _METHODS:
+        raise ValueError(f"gram: expected a method out of {_METHODS}, got {method!r}")
+    groups, several = as_groups(x, residual)
+    symmetric = y is None and (residual_y is None or residual_y is residual)
+    if dtype is not None:
+        net, groups, y = _cast(net, groups, y, dtype)
+    other = groups if symmetric else _other_groups(groups, several, residual, y, residual_y)
+    chain, args = chain_args(net, wrt)
+    budget = parse_memory(memory)
+    sides = (group_args(chain, groups), None if symmetric else group_args(chain, other))
+    if not per_block:
+        K = _assemble(chain, args, *sides, method, budget, None if sum_components else out)
+        return _sum_components(K, sides, out) if sum_components else K
+    if out is not None:
+        raise ValueError("gram: expected no out= with per_block=True, got one")
+    found = {}
+    for i, layer in enumerate(chain.layers):
+        if any(args.active(i)):
+            K = _assemble(chain, only_layer(args, i), *sides, method, budget, None)
+            found[layer.name] = _sum_components(K, sides, None) if sum_components else K
+    return found
+
+
+def _cast(net: nn.Module, groups: dict[str, Any], y: Any, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Any], Any]:
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"gram: expected dtype float32 or float64, got {dtype}")
+
+    def points(where: Any) -> Any:
+        return where.to(dtype=dtype) if hasattr(where, "to") else where
+
+    def cast(side: Any) -> Any:
+        return {k: (points(p), r) for k, (p, r) in side.items()} if isinstance(side, dict) else points(side)
+
+    return copy.deepcopy(net).to(dtype), cast(groups), None if y is None else cast(y)
+
+
+def _other_groups(groups: dict[str, Any], several: bool, residual: Residual, y: Any, residual_y: Residual | None) -> Any:
+    if several and (residual_y is not None or not isinstance(y, dict)):
+        raise ValueError("gram: expected y to be a dict of groups, as x is, and no residual_y")
+    if y is None:
+        y = groups[""][0]
+    return as_groups(y, residual if residual_y is None else residual_y)[0]
+
+
+def only_layer(args: ChainArgs, layer: int) -> ChainArgs:
+    """The same chain with θ in the Jacobian for one layer only."""
+    constants = list(args.constants)
+    for i in range(len(args.activations)):
+        if i != layer:
+            constants[6 * i + 2] = constants[6 * i + 3] = 0.0
+    return ChainArgs(args.parameters, args.activations, constants)
+
+
+def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[int]:
+    """For each layer whether its Jacobian is formed (1) or not (0), by cost unless forced."""
+    if method != "auto":
+        return [int(method == "explicit")] * len(chain.layers)
+    n, m = x.residual_rows, None if y is None else y.residual_rows
+    channels = max(1, round(x.cotangent_rows / max(n, 1)))
+    others = channels if y is None else max(1, round(y.cotangent_rows / max(y.residual_rows, 1)))
+    pairs = zip(chain.widths, chain.widths[1:])
+    return [int(gram_path(n_in, n_out, channels, n, m, others) == "explicit") for n_in, n_out in pairs]
+
+
+def _assemble(
+    chain: Chain, args: ChainArgs, x: GroupArgs, y: GroupArgs | None, method: str, budget: int | None, out: Tensor | None
+) -> Tensor:
+    rows, columns = x.residual_rows, (y or x).residual_rows
+    like = args.parameters[0]
+    K = like.new_empty(rows, columns) if out is None else _check_out(out, (rows, columns), like)
+    chosen = paths(chain, x, y, method)
+    need = factor_bytes(chain, x) + (0 if y is None else factor_bytes(chain, y))
+    if need <= (budget or _FACTOR_BYTES):
+        f = sweep(chain, args, x, Workspace())
+        _write(args, f, f if y is None else sweep(chain, args, y, Workspace()), chosen, K, budget)
+        return K
+    left = _pieces(chain, x, (budget or _FACTOR_BYTES) // 2)
+    right = left if y is None else _pieces(chain, y, (budget or _FACTOR_BYTES) // 2)
+    for i, (row, piece) in enumerate(left):
+        f = sweep(chain, args, piece, Workspace())
+        for j, (column, other) in enumerate(right):
+            if y is None and j > i:
+                break
+            g = f if y is None and i == j else sweep(chain, args, other, Workspace())
+            part = like.new_empty(f.groups.residual_rows, g.groups.residual_rows)
+            _write(args, f, g, chosen, part, budget)
+            K[row : row + part.shape[0], column : column + part.shape[1]] = part
+            if y is None and i != j:
+                K[column : column + part.shape[1], row : row + part.shape[0]] = part.T
+    return K
+
+
+def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+    if tuple(out.shape) != shape or out.dtype != like.dtype or out.device != like.device or not out.is_contiguous():
+        raise ValueError(
+            f"gram: expected out contiguous, of shape {shape} in {like.dtype}, got {tuple(out.shape)} in {out.dtype}"
+        )
+    return out
+
+
+def _pieces(chain: Chain, groups: GroupArgs, budget: int) -> list[tuple[int, GroupArgs]]:
+    """Cut groups into pieces whose factors fit the budget, with the first residual row of each."""
+    found, row = [], 0
+    for i, (n, recording) in enumerate(zip(groups.sizes, groups.recordings, strict=True)):
+        group = lone(groups, i)
+        each = factor_bytes(chain, group, 1)
+        if each > budget:
+            raise ValueError(f"memory: expected at least {4 * each} bytes for the factors of this network, got {2 * budget}")
+        at_once = max(1, budget // each)
+        for start in range(0, n, at_once):
+            found.append((row + start * recording.n_components, part_of(group, start, min(start + at_once, n))))
+        row += n * recording.n_components
+    return found
+
+
+def _write(args: ChainArgs, f: Snapshot, g: Snapshot, chosen: list[int], out: Tensor, budget: int | None) -> None:
+    rows = max(f.groups.residual_rows, g.groups.residual_rows, 1)
+    chunk = max(32, min(_CHUNK_BYTES, budget or _CHUNK_BYTES) // (rows * out.element_size()))
+    sides = ((f.groups.spec, f.A, f.D), (g.groups.spec, g.A, g.D))
+    _ops.gram(args, *sides, f is g, chosen, chunk, out)
+
+
+def factor_gram(f: Factors, g: Factors) -> Tensor:
+    """K of stored factors; exactly symmetric where both are the same."""
+    a, b = f._snapshot, g._snapshot
+    if a.chain.widths != b.chain.widths or list(f.parameters()) != list(g.parameters()):
+        raise ValueError(
+            f"gram: expected factors of one network and the same parameters, got {f.shape[1]} and {g.shape[1]} parameters"
+        )
+    symmetric = a is b and f.names == g.names
+    out = a.values.new_empty(f.shape[0], g.shape[0])
+    chosen = paths(a.chain, a.groups, None if symmetric else b.groups, "auto")
+    chunk = max(32, _CHUNK_BYTES // (max(*out.shape, 1) * out.element_size()))
+    _ops.gram(a.args, (f._spec, a.A, a.D), (g._spec, b.A, b.D), symmetric, chosen, chunk, out)
+    return out
+
+
+def _sum_components(K: Tensor, sides: tuple[GroupArgs, GroupArgs | None], out: Tensor | None) -> Tensor:
+    counts = [{r.n_components for r in (side or sides[0]).recordings} for side in sides]
+    if len(counts[0] | counts[1]) != 1:
+        raise ValueError(
+            f"sum_components: expected the same number of components everywhere, got {sorted(counts[0] | counts[1])}"
+        )
+    k = counts[0].pop()
+    n, m = K.shape[0] // k, K.shape[1] // k
+    total = K.view(n, k, m, k).diagonal(dim1=1, dim2=3).sum(-1)
+    return total if out is None else _check_out(out, (n, m), total).copy_(total)

@@ -1,0 +1,100 @@
+"""Memory budgets: what a streaming sweep needs, and the tile and the chunk that fit a given number of bytes."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from .chain import Chain
+from .sweep import GroupArgs
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
+_DEFAULT_FACTORS = 256 * 2**20  # stored factors above this are not made where streaming or blocks will do
+
+
+def parse_memory(memory: int | str | None) -> int | None:
+    """Return a budget in bytes.
+
+    Args:
+        memory: bytes, or a number with a unit (``"256MB"``, ``"1.5 GiB"``), or None: no budget.
+
+    Returns:
+        Bytes, or None.
+
+    Raises:
+        TypeError: neither an int, a str nor None.
+        ValueError: not positive, or no such unit.
+
+    Example:
+        >>> parse_memory("256MB")
+        256000000
+    """
+    if memory is None:
+        return None
+    if isinstance(memory, bool) or not isinstance(memory, (int, str)):
+        raise TypeError(f"memory: expected bytes or a string such as '256MB', got {type(memory).__name__}")
+    size = memory
+    if isinstance(memory, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", memory)
+        if match is None or match[2].lower() not in _UNITS:
+            raise ValueError(f"memory: expected bytes or a string such as '256MB' or '1GiB', got {memory!r}")
+        size = int(float(match[1]) * _UNITS[match[2].lower()])
+    if not isinstance(size, int) or size <= 0:
+        raise ValueError(f"memory: expected a positive number of bytes, got {memory!r}")
+    return size
+
+
+def factor_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> int:
+    """Bytes of A, Z and D of all groups, or of `points` points of each."""
+    item, total = chain.dtype.itemsize, 0
+    n_in, n_out = sum(chain.widths[:-1]), sum(chain.widths[1:])
+    for n, recording in zip(groups.sizes, groups.recordings, strict=True):
+        spec = recording.spec
+        cotangents = sum(1 + len(k) + len(m) for k, m in spec.components)
+        rows = n if points is None else min(n, points)
+        total += item * rows * (spec.n_channels * (n_in + n_out) + cotangents * n_out)
+    return total
+
+
+def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
+    """Bytes of a streaming diagonal whatever the number of points: packed weights and one tile a thread."""
+    item, widths = chain.dtype.itemsize, chain.widths
+    channels = max((r.spec.n_channels for r in groups.recordings), default=1)
+    rows = max(tile_rows, channels)
+    stacks = 2 * max(widths) + 2 * max(widths[1:]) + sum(widths[1:])
+    products = (len(chain.layers) + 1) * (channels + 1) // 2 + 1
+    tile = rows * (_PANEL_BYTES + item * (stacks + products))
+    packed = sum(2 * item * (m + 32) * (n + 32) for n, m in zip(widths, widths[1:]))
+    return torch.get_num_threads() * tile + packed
+
+
+def point_bytes(chain: Chain, groups: GroupArgs) -> int:
+    """Bytes per point that a streaming sweep holds beside its tiles: inputs, output channels, the diagonal by layers."""
+    item, most = chain.dtype.itemsize, 1
+    for recording in groups.recordings:
+        spec = recording.spec
+        channels = spec.n_channels * (2 * chain.widths[-1] + 1) + chain.widths[0]
+        most = max(most, item * channels + 8 * len(chain.layers) * len(spec.components))
+    return most
+
+
+def streaming_plan(chain: Chain, groups: GroupArgs, budget: int | None) -> tuple[int, int]:
+    """Return (tile rows, points at a time) of a streaming sweep; 0 tile rows leaves them to the cache.
+
+    Raises:
+        ValueError: the budget is below one minimal tile.
+    """
+    each = point_bytes(chain, groups)
+    if budget is None:
+        return 0, max(1, 2**26 // each)
+    channels = max((r.spec.n_channels for r in groups.recordings), default=1)
+    least = streaming_bytes(chain, groups, channels) + 64 * each
+    if budget < least:
+        raise ValueError(f"memory: expected at least {least} bytes for one tile of this network, got {budget}")
+    rows = 384
+    while rows > channels and streaming_bytes(chain, groups, rows) > (3 * budget) // 4:
+        rows //= 2
+    rows = max(rows, channels)
+    return rows, max(64, (budget - streaming_bytes(chain, groups, rows)) // each)

@@ -1,0 +1,252 @@
+"""Figures of a training run in one style: arrays in, figures out; matplotlib is imported when the first is drawn."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe–Ito: distinct for colour-blind readers too, and apart in grey by the line styles that go with them.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+STYLE: dict[Any, Any] = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+}
+WIDTH = 6.8  # inches: a text column of a paper
+Curve = tuple[ArrayLike, ArrayLike]  # iterations, values
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    @functools.wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def _panels(columns: int, height: float, **options: Any) -> tuple[Figure, Sequence[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH if columns > 1 else 0.62 * WIDTH, height))
+    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def symbol(group: str) -> str:
+    r"""Return a group's name as mathematics: ``u``, ``ut`` with t as a subscript, longer names upright.
+
+    Example:
+        >>> from ntkfast.plots import symbol
+        >>> symbol("ut"), symbol("continuity")
+        ('u_{t}', '\\\\mathrm{continuity}')
+    """
+    if not (group.isalpha() and len(group) <= 3):
+        return rf"\mathrm{{{group}}}"
+    return group if len(group) == 1 else f"{group[0]}_{{{group[1:]}}}"
+
+
+@_styled
+def losses(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
+    """Draw the loss of every group, one panel a group: a run's records faint, their running geometric mean strong.
+
+    Args:
+        runs: by label of the run, by group: (iterations, losses).
+
+    Returns:
+        The figure.
+    """
+    groups = list(dict.fromkeys(group for curves in runs.values() for group in curves))
+    figure, axes = _panels(len(groups), 2.3, sharex=True)
+    for axis, group in zip(axes, groups, strict=True):
+        for k, (label, curves) in enumerate(runs.items()):
+            if group in curves:
+                iterations, values = curves[group]
+                axis.semilogy(iterations, values, color=COLORS[k], linewidth=0.5, alpha=0.3)
+                axis.semilogy(iterations, _smooth(values), color=COLORS[k], linestyle=DASHES[k % 2], label=label)
+        axis.set(title=rf"$\mathcal{{L}}_{{{symbol(group)}}}$", xlabel="iteration")
+        _thousands(axis)
+    axes[0].set_ylabel("unweighted loss")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+    return figure
+
+
+@_styled
+def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Draw relative L2 errors over iterations, one colour a label, one curve a seed.
+
+    Args:
+        runs: by label: a curve (iterations, errors) for each seed.
+
+    Returns:
+        The figure.
+    """
+    figure, (axis,) = _panels(1, 2.9)
+    for k, (label, curves) in enumerate(runs.items()):
+        for i, curve in enumerate(curves):
+            axis.semilogy(*curve, color=COLORS[k], linestyle=DASHES[k % 2], label=label if i == 0 else None)
+    axis.set(xlabel="iteration", ylabel=r"relative $L^2$ error")
+    _thousands(axis)
+    figure.legend(loc="outside lower center", ncols=len(runs))
+    return figure
+
+
+@_styled
+def weights(curves: Mapping[str, Curve]) -> Figure:
+    """Draw the loss weights λ of every group over iterations.
+
+    Args:
+        curves: by group: (iterations, weights).
+
+    Returns:
+        The figure.
+    """
+    figure, (axis,) = _panels(1, 2.9)
+    for k, (group, curve) in enumerate(curves.items()):
+        axis.semilogy(*curve, color=COLORS[k], linestyle=DASHES[k % 4], label=rf"$\lambda_{{{symbol(group)}}}$")
+    axis.set(xlabel="iteration", ylabel="loss weight")
+    _thousands(axis)
+    figure.legend(loc="outside lower center", ncols=len(curves))
+    return figure
+
+
+@_styled
+def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
+    """Draw the eigenvalues of every group's kernel against their index, one curve an iteration.
+
+    Eigenvalues below n · ε · (largest) are rounding and are left out.
+
+    Args:
+        spectrum: by group, by iteration: eigenvalues, descending.
+
+    Returns:
+        The figure.
+    """
+    import matplotlib
+
+    figure, axes = _panels(len(spectrum), 2.5)
+    for axis, (group, by_iteration) in zip(axes, spectrum.items(), strict=True):
+        shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(by_iteration)))
+        for shade, (iteration, eigenvalues) in zip(shades, sorted(by_iteration.items()), strict=True):
+            values = np.asarray(eigenvalues)
+            values = values[values > len(values) * np.finfo(np.float64).eps * values.max()]
+            axis.loglog(np.arange(1, len(values) + 1), values, color=shade, label=_grouped(iteration))
+        axis.set(title=rf"eigenvalues of $K_{{{symbol(group)}}}$", xlabel="index")
+    axes[0].set_ylabel("eigenvalue")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title="iteration", loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+@_styled
+def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> Figure:
+    """Draw the exact solution, the prediction and their absolute difference over (t, x).
+
+    Args:
+        t: grid of times, (nt,).
+        x: grid of positions, (nx,).
+        exact: (nt, nx).
+        predicted: (nt, nx).
+
+    Returns:
+        The figure.
+    """
+    exact, predicted = np.asarray(exact), np.asarray(predicted)
+    limit = float(np.abs(exact).max())
+    panels = (
+        (r"exact $u$", exact, "RdBu_r", -limit, limit),
+        (r"predicted $\hat u$", predicted, "RdBu_r", -limit, limit),
+        (r"absolute error $|\hat u - u|$", np.abs(predicted - exact), "magma", 0.0, None),
+    )
+    figure, axes = _panels(3, 2.4, sharey=True)
+    for axis, (title, field, colors, low, high) in zip(axes, panels, strict=True):
+        image = axis.pcolormesh(t, x, field.T, cmap=colors, vmin=low, vmax=high, shading="gouraud", rasterized=True)
+        axis.set(title=title, xlabel="$t$")
+        axis.grid(False)
+        axis.locator_params(nbins=2)
+        figure.colorbar(image, ax=axis, location="bottom", shrink=0.9)
+    axes[0].set_ylabel("$x$")
+    return figure
+
+
+@_styled
+def slices(x: ArrayLike, times: Sequence[float], exact: ArrayLike, predictions: Mapping[str, ArrayLike]) -> Figure:
+    """Draw the solution at several times, one panel a time: exact and predicted.
+
+    Args:
+        x: positions, (nx,).
+        times: one a panel.
+        exact: (number of times, nx).
+        predictions: by label: (number of times, nx).
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _panels(len(times), 2.3, sharey=True)
+    for i, (axis, time) in enumerate(zip(axes, times, strict=True)):
+        axis.plot(x, np.asarray(exact)[i], color="0.25", linewidth=2.2, alpha=0.55, label="exact")
+        for k, (label, predicted) in enumerate(predictions.items()):
+            axis.plot(x, np.asarray(predicted)[i], color=COLORS[k], linestyle=DASHES[k % 2], label=label)
+        axis.set(title=f"$t = {time:.2f}$", xlabel="$x$")
+    axes[0].set_ylabel("$u(t, x)$")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(predictions))
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure in the house style; the ending of the path settles the format.
+
+    Raises:
+        ValueError: if the folder does not exist or cannot be written.
+    """
+    import matplotlib
+
+    path = Path(path)
+    try:
+        with matplotlib.rc_context(STYLE):  # the fonts of formulas are looked up only now
+            figure.savefig(path)
+    except OSError as error:
+        raise ValueError(f"expected a path that can be written, got {str(path)!r}: {error.strerror}") from error
+    return path
+
+
+def _smooth(values: ArrayLike) -> np.ndarray:
+    """Running geometric mean over a fiftieth of the curve; at the ends over as much of that as there is."""
+    logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-300))
+    reach = len(logs) // 100
+    sums = np.concatenate([[0.0], np.cumsum(logs)])
+    low = np.maximum(np.arange(len(logs)) - reach, 0)
+    high = np.minimum(np.arange(len(logs)) + reach + 1, len(logs))
+    return np.exp((sums[high] - sums[low]) / (high - low))
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", "\u2009")
+
+
+def _thousands(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda k, _: _grouped(int(k))))

@@ -1,0 +1,165 @@
+"""A condition: where points are drawn, which residual must vanish there, and against which target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..residual import Residual, value
+from ..tape import At
+from .box import Box, Union
+from .points import Points
+
+Target = float | Tensor | Callable[[At], Tensor]
+Where = Box | Union | Tensor | Points | Callable[[int, torch.Generator], Tensor | Points]
+
+
+class Draw(NamedTuple):
+    """One draw of a condition's points."""
+
+    points: Points
+    index: Tensor | None  # which of a fixed set of points were drawn, (n,); None: all of them, or new points
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a problem: one draw of points, one residual, one sweep.
+
+    The rows are ``residual(points) - target``, and their loss is the mean of their squares.
+
+    Args:
+        where: a :class:`Box` or a union of boxes (uniform points); an (n, d) tensor or :class:`Points` (fixed points);
+            or a function ``(n, generator) -> tensor or Points``, which is the whole interface of a geometry.
+        residual: an ``ntk.residual``, or inside a Problem a plain function, whose coordinates are the domain's.
+        target: a number; a tensor aligned with fixed points, (n,); a function of ``at``; a dict of these by component.
+        n: number of points drawn at each iteration; None only for fixed points: all of them.
+        group: loss group of a residual with one nameless component; None is the condition's name.
+
+    Raises:
+        ValueError: if ``n`` is missing, not positive, or more than there are fixed points.
+        TypeError: if ``where`` is none of the above.
+
+    Example:
+        >>> import ntkfast as ntk
+        >>> D = ntk.Box(t=(0, 1), x=(0, 1))
+        >>> ntk.Condition(D.at(x=0) | D.at(x=1), n=200, group="u").n
+        200
+    """
+
+    where: Where
+    residual: Residual | Callable[..., Any] = value
+    target: Target | Mapping[str, Target] = 0.0
+    n: int | None = field(default=None, kw_only=True)
+    group: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        where = Points(self.where) if isinstance(self.where, Tensor) else self.where
+        object.__setattr__(self, "where", where)
+        if not (isinstance(where, Box | Union | Points) or callable(where)):
+            raise TypeError(
+                f"Condition: expected where to be a Box, a union, a tensor, Points or a function (n, generator), "
+                f"got {type(where).__name__}"
+            )
+        if self.n is not None and self.n < 1:
+            raise ValueError(f"Condition: expected n >= 1, got {self.n}")
+        if isinstance(where, Points):
+            check_points(where.xy, "Condition")
+            if self.n is not None and self.n > len(where):
+                raise ValueError(f"Condition: expected n <= {len(where)}, the fixed points, got {self.n}")
+        elif self.n is None:
+            raise ValueError("Condition: expected n, the number of points to draw per iteration, got None")
+
+    @property
+    def size(self) -> int:
+        """Points per draw."""
+        if self.n is not None:
+            return self.n
+        assert isinstance(self.where, Points)
+        return len(self.where)
+
+    def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Draw:
+        """Draw points on the generator's device.
+
+        Args:
+            n: number of points; for fixed points a random subset without repetition, or all of them in order.
+            generator: source of randomness.
+            dtype: of the points.
+
+        Returns:
+            The points, (n, d), and for a subset of fixed points their indices.
+
+        Raises:
+            ValueError: if the function given as ``where`` returns the wrong number of points or NaN.
+        """
+        if isinstance(self.where, Box | Union):
+            return Draw(Points(self.where.sample(n, generator, dtype)), None)
+        if isinstance(self.where, Points):
+            points = self.where.to(generator.device, dtype)
+            if n == len(points):
+                return Draw(points, None)
+            index = torch.randperm(len(points), generator=generator, device=generator.device)[:n]
+            return Draw(points[index], index)
+        assert not isinstance(self.where, Tensor)  # made into Points at the start
+        drawn = self.where(n, generator)
+        points = (drawn if isinstance(drawn, Points) else Points(drawn)).to(generator.device, dtype)
+        if len(points) != n:
+            raise ValueError(f"the function that draws points was asked for {n}, but returned {len(points)}")
+        check_points(points.xy, "the function that draws points")
+        return Draw(points, None)
+
+    def targets(self, names: tuple[str, ...], coordinates: tuple[str, ...], draw: Draw) -> Tensor | None:
+        """Evaluate the targets of the components at drawn points.
+
+        Args:
+            names: the residual's component names, k of them.
+            coordinates: names of the columns of the points.
+            draw: the points.
+
+        Returns:
+            Targets, (n, k), in the dtype of the points, or None where all of them are zero.
+
+        Raises:
+            ValueError: if a target names an unknown component or has the wrong shape.
+        """
+        if isinstance(self.target, Mapping):
+            unknown = set(self.target) - set(names)
+            if unknown:
+                raise ValueError(f"target: expected components out of {names}, got {sorted(unknown)[0]!r}")
+            columns = [self.target.get(name, 0.0) for name in names]
+        else:
+            columns = [self.target] * len(names)
+        if all(isinstance(column, int | float) and column == 0 for column in columns):
+            return None
+        return torch.stack([self._column(column, coordinates, draw) for column in columns], dim=1)
+
+    def _column(self, target: Target, coordinates: tuple[str, ...], draw: Draw) -> Tensor:
+        xy = draw.points.xy
+        if isinstance(target, int | float):
+            return xy.new_full((len(xy),), float(target))
+        if isinstance(target, Tensor):
+            if not isinstance(self.where, Points) or target.shape != (len(self.where),):
+                raise ValueError(
+                    f"target: a tensor needs fixed points and an entry for each, got shape {tuple(target.shape)}"
+                )
+            column = target.to(xy.device, xy.dtype)
+            return column if draw.index is None else column[draw.index]
+        column = torch.as_tensor(target(draw.points.at(coordinates, "target")), dtype=xy.dtype, device=xy.device)
+        if column.ndim and column.shape != (len(xy),):
+            raise ValueError(f"target: expected shape ({len(xy)},) from the function, got {tuple(column.shape)}")
+        return column.expand(len(xy))
+
+
+def check_points(xy: Tensor, owner: str) -> None:
+    """Refuse points that are NaN or infinite.
+
+    Raises:
+        ValueError: if an entry is not finite; the sentence names ``owner`` and the first such point.
+    """
+    finite = torch.isfinite(xy).all(dim=1)
+    if not bool(finite.all()):
+        first = int(torch.nonzero(~finite)[0])
+        raise ValueError(f"{owner}: expected finite points, got {xy[first].tolist()} at row {first}")

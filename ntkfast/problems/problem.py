@@ -1,0 +1,141 @@
+"""A problem: a domain with named coordinates, the conditions on it, and perhaps an exact solution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from ..residual import Residual, residual
+from ..tape import At
+from .box import Box, Union
+from .condition import Condition
+from .points import Points
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A boundary value problem as data: points are drawn per condition, and every loss group gets one weight.
+
+    A component's key is its loss group; a lone component takes ``group=`` of its condition, or the condition's name.
+    The loss of a group is the sum over its conditions of mean(rows²).
+
+    Args:
+        domain: the box of all coordinates; the order of its names is the order of the network's input columns.
+        conditions: conditions by name. Plain functions become residuals with the domain's coordinates.
+        exact: the exact solution, a function of ``at`` (``at.t``, ``at.x``) that returns (n,), or None.
+
+    Raises:
+        ValueError: if there is no condition, or one whose coordinates are not the domain's.
+
+    Example:
+        >>> import ntkfast as ntk
+        >>> D = ntk.Box(t=(0, 1), x=(0, 1))
+        >>> heat = ntk.Problem(D, {
+        ...     "start": ntk.Condition(D.at(t=0), lambda u, at: u - at.x * (1 - at.x), n=100, group="u"),
+        ...     "r": ntk.Condition(D, lambda u: u.d(t=1) - u.d(x=2), n=300)})
+        >>> list(heat.conditions)
+        ['start', 'r']
+    """
+
+    domain: Box
+    conditions: Mapping[str, Condition]
+    exact: Callable[[At], Tensor] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if not self.conditions:
+            raise ValueError("Problem: expected at least one condition, got none")
+        resolved = {name: self._resolve(name, condition) for name, condition in self.conditions.items()}
+        object.__setattr__(self, "conditions", MappingProxyType(resolved))
+
+    def _resolve(self, name: str, condition: Condition) -> Condition:
+        coordinates = self.domain.names
+        where = condition.where
+        if isinstance(where, Box | Union) and where.names != coordinates:
+            raise ValueError(
+                f"Problem: condition {name!r} lives on coordinates {where.names}, the domain on {coordinates}"
+            )
+        if isinstance(where, Points) and where.xy.shape[1] != len(coordinates):
+            raise ValueError(
+                f"Problem: the points of condition {name!r} have {where.xy.shape[1]} columns, "
+                f"but the domain has the coordinates {coordinates}"
+            )
+        if not isinstance(condition.residual, Residual):
+            return replace(condition, residual=residual(*coordinates)(condition.residual))
+        own = condition.residual.coordinates
+        if own and tuple(own) != coordinates:  # ntk.value has none: it fits every domain
+            raise ValueError(
+                f"Problem: the residual of condition {name!r} has coordinates {tuple(own)}, the domain {coordinates}"
+            )
+        return condition
+
+    def groups_of(self, name: str, components: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the loss group of each component of a condition's residual.
+
+        Args:
+            name: the condition.
+            components: the residual's component names; those of ``ntk.value`` count as nameless.
+
+        Raises:
+            ValueError: if ``group=`` was given for a residual whose components name their groups themselves.
+        """
+        condition = self.conditions[name]
+        residual = condition.residual
+        if (isinstance(residual, Residual) and residual.fn is None) or components == ("",):
+            return (condition.group or name,) * len(components)
+        if condition.group is not None:
+            raise ValueError(
+                f"Problem: condition {name!r} has group={condition.group!r}, but its components name theirs"
+            )
+        return components
+
+    def error(self, net: nn.Module, size: int = 200, chunk: int = 8192) -> float:
+        """Relative L2 error of a network on a grid, ‖u − u*‖ / ‖u*‖.
+
+        Args:
+            net: the network, with one output.
+            size: grid points per coordinate, ends included.
+            chunk: points per forward pass.
+
+        Returns:
+            The error, accumulated in float64.
+
+        Raises:
+            ValueError: if the problem has no exact solution.
+        """
+        if self.exact is None:
+            raise ValueError("Problem.error: the problem has no exact solution")
+        grid = self.domain.grid(size)
+        exact = self.solution(grid)
+        predicted = predict(net, grid, chunk)
+        return float(torch.linalg.vector_norm(predicted - exact) / torch.linalg.vector_norm(exact))
+
+    def solution(self, xy: Tensor) -> Tensor:
+        """Evaluate the exact solution at points (n, d); returns (n,), float64.
+
+        Raises:
+            ValueError: if the problem has no exact solution.
+        """
+        if self.exact is None:
+            raise ValueError("Problem.solution: the problem has no exact solution")
+        return self.exact(Points(xy.double()).at(self.domain.names, "exact"))
+
+
+def predict(net: nn.Module, xy: Tensor, chunk: int = 8192) -> Tensor:
+    """Evaluate a network without gradients, a chunk of points at a time.
+
+    Args:
+        net: the network.
+        xy: points, (n, d), any dtype and device.
+        chunk: points per forward pass, to stay in cache and bound memory.
+
+    Returns:
+        The first output, (n,), float64, on the CPU.
+    """
+    parameter = next(net.parameters())
+    with torch.no_grad():
+        parts = [net(part.to(parameter.device, parameter.dtype))[:, 0] for part in xy.split(chunk)]
+    return torch.cat(parts).double().cpu()

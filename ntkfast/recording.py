@@ -1,0 +1,246 @@
+"""The recorder: runs a residual function, finds its channels, and turns output channels into rows and seeds.
+
+The first run surveys the function with placeholders: it collects the forms that are materialised and those that are
+returned, and channels.py lays them out. With nothing materialised the rows are linear in the channels, and the seeds
+∂row/∂channel are the coefficients. Otherwise the function runs again, with the network's channels, and autograd of that
+pointwise run gives the rest of the seeds:
+
+    row = Σ_c a_c u_c + s(u)        ∂row/∂u_c = a_c + ∂s/∂u_c
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ntkfast.channels import JetSpec, Layout, Terms, layout_of, seed
+from ntkfast.jet import Coefficient, Form
+from ntkfast.probe import probe
+from ntkfast.residual import Residual, check_points
+from ntkfast.tape import Replay, Run, Survey
+
+__all__ = ["JetSpec", "Recording", "record"]
+
+_LAYOUTS_KEPT = 16
+
+
+class Recording:
+    """One run of a residual on given points: the channels, and how the network's outputs become rows.
+
+    Args:
+        spec: the channels.
+        names: the names of the components, "" for a lone tensor.
+        linear: whether the seeds do not depend on the outputs (then `seeds` needs none).
+    """
+
+    def __init__(
+        self,
+        residual: Residual,
+        points: Tensor,
+        columns: Mapping[str, Tensor],
+        components: Mapping[str, Form],
+        materialised: list[Terms],
+        layout: Layout,
+        n_outputs: int,
+    ) -> None:
+        self.residual = residual
+        self.points = points
+        self.columns = columns
+        self.forms: list[Terms] = [*materialised, *(form._terms for form in components.values())]
+        self.sources: list[Coefficient] = [form._source for form in components.values()]
+        self.layout = layout
+        self.spec = layout.spec
+        self.names: tuple[str, ...] = tuple(components)
+        self.n_components = len(self.names)
+        self.n_outputs = n_outputs
+        self.linear = not materialised
+        self._last: tuple[Tensor, int, Tensor, list[Tensor]] | None = None
+
+    def rows(self, out: Tensor) -> Tensor:
+        """The rows, differentiable in the outputs.
+
+        Args:
+            out: (C, n, o), the channels of the outputs.
+
+        Returns:
+            (n, k), a tensor of its own.
+        """
+        if self.residual.fn is None:
+            index = self.residual.index
+            return (out[0] if index is None else out[0, :, index : index + 1]).clone()
+        if self.linear:
+            replay = self._replay(out, True)
+            return torch.stack([self._row(replay, j) for j in range(self.n_components)], -1)
+        if out.requires_grad and torch.is_grad_enabled():
+            replay = self._replay(out, True)
+            parts = replay.call(self.residual, self.points, self.columns)
+            return torch.stack([self._row(replay, j, form) for j, form in enumerate(self._same(parts, replay))], -1)
+        return self.evaluate(out)[0]
+
+    def seeds(self, out: Tensor | None = None) -> list[Tensor]:
+        """∂row/∂out of each component over its own channels.
+
+        Args:
+            out: (C, n, o), the channels of the outputs; a linear residual needs none.
+
+        Returns:
+            k tensors (C_j, n, o), possibly expanded over n.
+
+        Raises:
+            ValueError: no outputs for a residual that is not linear.
+        """
+        if self.linear:
+            return [self._seed(j, []) for j in range(self.n_components)]
+        if out is None:
+            raise ValueError(
+                f"residual {self.residual.name}: expected output channels for a residual that is not linear, got None"
+            )
+        return self.evaluate(out)[1]
+
+    def evaluate(self, out: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Rows and seeds together, both without a graph, from one run; kept for the last outputs."""
+        if self.linear:
+            return self.rows(out.detach()), self.seeds()
+        counted = not out.is_inference()  # tensors of inference mode do not count their writes
+        if counted and self._last is not None and self._last[0] is out and self._last[1] == out._version:
+            return self._last[2], self._last[3]
+        with torch.inference_mode(False), torch.enable_grad():
+            rows, seeds = self._evaluate(out.detach() if counted else out.clone())
+        self._last = (out, out._version, rows, seeds) if counted else None
+        return rows, seeds
+
+    def _evaluate(self, out: Tensor) -> tuple[Tensor, list[Tensor]]:
+        replay = self._replay(out, False)
+        forms = self._same(replay.call(self.residual, self.points, self.columns), replay)
+        used = list(replay.leaves)
+        seeds = []
+        for j, form in enumerate(forms):
+            source: Coefficient = form._source
+            entries: list[tuple[int, int, Coefficient]] = []
+            if isinstance(source, Tensor) and source.requires_grad:
+                leaves = [replay.leaves[key] for key in used]
+                grads = torch.autograd.grad(source.sum(), leaves, retain_graph=True, allow_unused=True)
+                entries = [(c, o, g) for (c, o), g in zip(used, grads, strict=True) if g is not None]
+            seeds.append(self._seed(j, entries, form))
+        rows = [self._row(replay, j, form) for j, form in enumerate(forms)]
+        return torch.stack(rows, -1).detach(), seeds
+
+    def _replay(self, out: Tensor, attached: bool) -> Replay:
+        expected = (self.spec.n_channels, self.points.shape[0], self.n_outputs)
+        if tuple(out.shape) != expected:
+            raise ValueError(
+                f"residual {self.residual.name}: expected output channels of shape {expected}, got {tuple(out.shape)}"
+            )
+        return Replay(
+            self.residual, self.points, self.forms, len(self.forms) - self.n_components, self.layout, out, attached
+        )
+
+    def _same(self, components: Mapping[str, Form], replay: Replay) -> list[Form]:
+        """The components of a second run; it must have gone the way of the first."""
+        if tuple(components) != self.names or replay.count != len(self.forms) - self.n_components:
+            raise ValueError(replay.unsteady())
+        return list(components.values())
+
+    def _row(self, replay: Replay, j: int, form: Form | None = None) -> Tensor:
+        """Component j, (n,): Σ coefficient · channel + source."""
+        i = len(self.forms) - self.n_components + j
+        terms, source = (self.forms[i], self.sources[j]) if form is None else (form._terms, form._source)
+        row = replay.combine(i, terms)
+        if row is None:
+            return torch.zeros(replay.n, dtype=replay.dtype, device=replay.device) + source
+        return row if isinstance(source, float) and source == 0.0 else row + source
+
+    def _seed(self, j: int, gradients: list[tuple[int, int, Coefficient]], form: Form | None = None) -> Tensor:
+        """Component j, (C_j, n, o): coefficients and the gradients of the source."""
+        shape = (len(self.spec.channels(j)), self.points.shape[0], self.n_outputs)
+        constant = self.layout.seeds[j]
+        if constant is None:
+            i = len(self.forms) - self.n_components + j
+            terms = self.forms[i] if form is None else form._terms
+            linear = [(c, o, ratio if t is None else terms[t]) for c, o, t, ratio in self.layout.plans[i]]
+            constant = seed(self.spec.channels(j), [*linear, *gradients], self.points, self.n_outputs)
+        return constant.expand(shape)
+
+
+def record(
+    residual: Residual, points: Tensor, n_outputs: int, columns: Mapping[str, Tensor] | None = None
+) -> Recording:
+    """Run a residual on points and find the channels that it needs.
+
+    Args:
+        residual: the residual.
+        points: (n, d), float32 or float64; constants even if they require grad.
+        n_outputs: o, the outputs of the network.
+        columns: further columns by name, each (n,), read as ``at.name``.
+
+    Returns:
+        The recording: channels, rows and seeds.
+
+    Raises:
+        TypeError: points or rows of a wrong type, or a branch on values.
+        ValueError: points of a wrong shape, a wrong number of outputs, a coefficient that is missing, captured tensors
+            that require grad, rows that mix points, rows of a wrong shape, derivatives that are not available.
+
+    Cost:
+        One run of the function on the points; the layout is kept. The first call also probes whether rows mix points,
+        on at most 64 of them.
+    """
+    check_points(residual, points, finite=False)
+    points, columns = points.detach(), columns or {}
+    if residual.fn is None:
+        return _record_value(residual, points, n_outputs)
+    if n_outputs != 1:
+        raise ValueError(
+            f"residual {residual.name}: expected a network with 1 output {residual.outputs}, got {n_outputs} outputs"
+        )
+    if residual._missing:
+        raise ValueError(
+            f"residual {residual.name}: expected a value for every coefficient, got none for "
+            f"{', '.join(residual._missing)}; use bind({residual._missing[0]}=…)"
+        )
+    recording = _survey(residual, points, columns)
+    if not residual._probed and points.shape[0]:
+        probe(residual.name, functools.partial(_survey, residual), points, columns)
+        residual._probed = True
+    return recording
+
+
+def _survey(residual: Residual, points: Tensor, columns: Mapping[str, Tensor]) -> Recording:
+    with torch.inference_mode(False), torch.enable_grad():
+        run = Survey(residual, points)
+        components = run.call(residual, points, columns)
+        depends = tuple(run.dependencies(form) for form in components.values())
+        forms = [*run.forms, *(form._terms for form in components.values())]
+        key = None
+        if all(type(c) is float for terms in forms for c in terms.values()):
+            terms_key = tuple(tuple(terms.items()) for terms in forms)
+            key = (terms_key, depends, points.shape[1], points.dtype, points.device)
+        layout = residual._layouts.get(key) if key is not None else None
+        if layout is None:
+            layout = layout_of(forms, depends, points, 1)
+            if key is not None:
+                if len(residual._layouts) >= _LAYOUTS_KEPT:
+                    residual._layouts.clear()
+                residual._layouts[key] = layout
+    return Recording(residual, points, columns, components, run.forms, layout, 1)
+
+
+def _record_value(residual: Residual, points: Tensor, n_outputs: int) -> Recording:
+    if residual.index is not None and residual.index >= n_outputs:
+        raise ValueError(f"expected an output below {n_outputs}, got ntk.{residual.name}")
+    outputs = tuple(range(n_outputs)) if residual.index is None else (residual.index,)
+    layout = _value_layout(outputs, n_outputs, points.shape[1], points.dtype, points.device)
+    run = Run(residual, points)
+    names = [""] if len(outputs) == 1 else [str(j) for j in outputs]
+    components = {name: Form(run, {(j, ()): 1.0}) for name, j in zip(names, outputs, strict=True)}
+    return Recording(residual, points, {}, components, [], layout, n_outputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _value_layout(outputs: tuple[int, ...], n_outputs: int, d: int, dtype: torch.dtype, device: torch.device) -> Layout:
+    with torch.inference_mode(False):
+        like = torch.empty(0, d, dtype=dtype, device=device)
+        return layout_of([{(j, ()): 1.0} for j in outputs], [()] * len(outputs), like, n_outputs)

@@ -1,0 +1,237 @@
+"""Residuals: functions of a jet that say what a row is, and the special residual "the outputs themselves"."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+class Residual:
+    r"""A row per point (or several) made from the derivatives of a network's outputs.
+
+    .. math:: r_i(\theta) = R\bigl(u, \partial u, \partial^2 u\bigr)(x_i)
+
+    Usually made by the decorator `residual`. Immutable: `bind` returns a new one.
+
+    Args:
+        fn: the function; its parameters are told apart by name: the outputs, ``at`` (the points), and coefficients.
+            None stands for the outputs themselves.
+        coordinates: names of the input columns, in order.
+        outputs: the name of the network's output, or None: the first parameter of fn.
+        index: only for fn None: which output, or None for all of them.
+
+    Raises:
+        ValueError: coordinate names that repeat or are no identifiers, several outputs, or a function without a jet.
+        TypeError: a function that is not callable or takes ``*args`` or ``**kwargs``.
+
+    Example:
+        >>> import ntkfast as ntk
+        >>> wave = ntk.residual("t", "x")(lambda u: u.d(t=2) - 4.0 * u.d(x=2))
+        >>> wave.coordinates
+        ('t', 'x')
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any] | None,
+        coordinates: Sequence[str] = (),
+        outputs: Sequence[str] | None = None,
+        index: int | None = None,
+    ) -> None:
+        self.fn = fn
+        self.coordinates: tuple[str, ...] = tuple(coordinates)
+        self.index = index
+        self.name: str = _name(fn) if fn is not None else "value" if index is None else f"value[{index}]"
+        self.takes_at = False
+        self.outputs: tuple[str, ...] = ()
+        self.coefficients: dict[str, Any] = {}
+        self._missing: tuple[str, ...] = ()
+        # Filled by the recorder: layouts by the forms that they carry, and whether rows were probed for mixed points.
+        self._layouts: dict[Any, Any] = {}
+        self._probed = False
+        if fn is not None:
+            self._read_signature(fn, outputs)
+
+    def _read_signature(self, fn: Callable[..., Any], outputs: Sequence[str] | None) -> None:
+        if not callable(fn):
+            raise TypeError(f"expected a residual function, got {type(fn).__name__}")
+        for name in self.coordinates:
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"residual {self.name}: expected coordinate names that are identifiers, got {name!r}")
+        if not self.coordinates or len(set(self.coordinates)) != len(self.coordinates):
+            raise ValueError(
+                f"residual {self.name}: expected distinct coordinate names, at least one, got {self.coordinates}"
+            )
+        parameters = inspect.signature(fn).parameters
+        for p in parameters.values():
+            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                raise TypeError(f"residual {self.name}: expected named parameters only, got {p}")
+        if outputs is None:
+            self.outputs = tuple(parameters)[:1]
+        else:
+            self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        if len(self.outputs) != 1:
+            raise ValueError(f"residual {self.name}: expected exactly one output, got {self.outputs}")
+        if self.outputs[0] not in parameters or self.outputs[0] == "at":
+            raise ValueError(
+                f"residual {self.name}: expected a parameter for the output"
+                f"{'' if outputs is None else f' {self.outputs[0]!r}'}, got the parameters {tuple(parameters)}"
+            )
+        self.takes_at = "at" in parameters
+        coefficients = [p for p in parameters.values() if p.name != "at" and p.name not in self.outputs]
+        self.coefficients = {p.name: p.default for p in coefficients if p.default is not p.empty}
+        self._missing = tuple(p.name for p in coefficients if p.default is p.empty)
+
+    def bind(self, **coefficients: float | Tensor) -> Residual:
+        """The same residual with coefficients fixed to numbers or constant tensors.
+
+        Args:
+            **coefficients: by parameter name: numbers, 0-d tensors, or tensors of shape (n,), aligned with the points.
+
+        Returns:
+            A new residual; binding again overrides.
+
+        Raises:
+            ValueError: a name that is no coefficient, or a tensor that requires grad.
+            TypeError: a value that is neither a number nor a tensor.
+
+        Example:
+            >>> import ntkfast as ntk
+            >>> heat = ntk.residual("t", "x")(lambda u, kappa: u.d(t=1) - kappa * u.d(x=2))
+            >>> heat.bind(kappa=0.3).coefficients
+            {'kappa': 0.3}
+        """
+        known = (*self._missing, *self.coefficients)
+        for name, value in coefficients.items():
+            if name not in known:
+                raise ValueError(f"residual {self.name}: expected a coefficient out of {known}, got {name!r}")
+            if isinstance(value, Tensor):
+                if value.requires_grad:
+                    raise ValueError(
+                        f"residual {self.name}: expected a constant for coefficient {name!r}, got one needing grad"
+                    )
+            elif not isinstance(value, numbers.Real):
+                raise TypeError(
+                    f"residual {self.name}: expected a number or a tensor for coefficient {name!r}, "
+                    f"got {type(value).__name__}"
+                )
+        if self.fn is None or not coefficients:
+            return self
+        return Residual(functools.partial(self.fn, **coefficients), self.coordinates, self.outputs)
+
+    def __call__(self, net: nn.Module, points: Tensor) -> Tensor:
+        """The rows at the points, forward only, connected to the parameters by autograd.
+
+        Args:
+            net: the network.
+            points: (n, d), float32 or float64, in raw coordinates.
+
+        Returns:
+            The rows, (n,); for k > 1 rows per point (n·k,), point-major.
+        """
+        from ntkfast.factors import rows_of
+
+        return rows_of(net, points, self)
+
+    def __getitem__(self, index: int) -> Residual:
+        """One output of the network: ``ntk.value[3]``.
+
+        Raises:
+            TypeError: for any other residual than `value`, or an index that is no int.
+            ValueError: a negative index.
+        """
+        if self.fn is not None or self.index is not None:
+            raise TypeError(f"expected ntk.value[{index!r}], got an index on the residual {self.name}")
+        if type(index) is not int:
+            raise TypeError(f"ntk.value[j] expects an int, got {index!r}")
+        if index < 0:
+            raise ValueError(f"ntk.value[j] expects an index of at least 0, got {index}")
+        return Residual(None, index=index)
+
+    def __repr__(self) -> str:
+        if self.fn is None:
+            return f"ntk.{self.name}"
+        arguments = [*map(repr, self.coordinates), *(f"{k}={_brief(v)}" for k, v in self.coefficients.items())]
+        return f"<residual {self.name}({', '.join(arguments)})>"
+
+
+def residual(*coordinates: str, outputs: Sequence[str] | None = None) -> Callable[[Callable[..., Any]], Residual]:
+    """Make a residual of a function of a jet.
+
+    Args:
+        *coordinates: names of the input columns, in order.
+        outputs: the name of the network's output, or None: the first parameter is the output.
+
+    Returns:
+        A decorator that turns the function into a `Residual`.
+
+    Raises:
+        TypeError: used without its parentheses or with names that are no strings.
+
+    Example:
+        >>> import ntkfast as ntk
+        >>> @ntk.residual("t", "x")
+        ... def wave(u):
+        ...     return u.d(t=2) - 4.0 * u.d(x=2)
+        >>> wave
+        <residual wave('t', 'x')>
+    """
+    for name in coordinates:
+        if not isinstance(name, str):
+            raise TypeError(f'expected coordinate names, as in @ntk.residual("t", "x"), got {name!r}')
+    return lambda fn: Residual(fn, coordinates, outputs)
+
+
+value = Residual(None)
+
+
+def check_points(residual: Residual, points: Tensor, *, finite: bool = True) -> None:
+    """Refuse points on which the residual has no rows.
+
+    Args:
+        residual: the residual.
+        points: (n, d), float32 or float64.
+        finite: look at the numbers too (this waits for the device).
+
+    Raises:
+        TypeError: no tensor, or neither float32 nor float64.
+        ValueError: not two-dimensional, a wrong number of columns, or NaN or infinite entries.
+    """
+    if not isinstance(points, Tensor):
+        raise TypeError(
+            f"residual {residual.name}: expected points as a tensor of shape (n, d), got {type(points).__name__}"
+        )
+    if points.dtype not in _DTYPES:
+        raise TypeError(f"residual {residual.name}: expected points in float32 or float64, got {points.dtype}")
+    if points.ndim != 2:
+        raise ValueError(f"residual {residual.name}: expected points of shape (n, d), got shape {tuple(points.shape)}")
+    names = residual.coordinates
+    if names and points.shape[1] != len(names):
+        raise ValueError(
+            f"residual {residual.name}: expected points with {len(names)} columns {names}, got {points.shape[1]}"
+        )
+    # A finite sum rules out NaN and infinity in one pass; only another one, which may be overflow, needs a second look.
+    if finite and not points.detach().sum().isfinite() and not bool(points.detach().isfinite().all()):
+        bad = int((~points.detach().isfinite().all(1)).nonzero()[0, 0])
+        raise ValueError(f"residual {residual.name}: expected finite points, got NaN or infinity in row {bad}")
+
+
+def _name(fn: Any) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _brief(v: Any) -> str:
+    return f"tensor{tuple(v.shape)}" if isinstance(v, Tensor) and v.ndim else repr(v)

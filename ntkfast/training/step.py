@@ -1,0 +1,164 @@
+"""The data of one training step: points of all conditions, and the loss group of every row of their one sweep."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..factors import Factors, factors
+from ..problems import Condition, Problem
+from ..recording import record
+from ..residual import Residual
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Points of every condition as ``ntk.factors`` takes them, and the targets of all rows, (N,), or None: all zero."""
+
+    groups: dict[str, Any]
+    targets: Tensor | None
+
+
+class Layout:
+    """The rows of a step in the order of the sweep: conditions one after the other, rows point-major within each.
+
+    With n_i the points of the condition that row i belongs to and g(i) its loss group,
+
+        loss_g = Σ_{i: g(i) = g} row_i² / n_i,        ∂(Σ_g λ_g loss_g)/∂row_i = 2 λ_g(i) row_i / n_i.
+
+    Args:
+        problem: the conditions.
+        sizes: points per condition.
+        net: its dtype, device and number of outputs settle what is drawn.
+        generator: used for one draw that finds the components of every residual; its state is put back.
+    """
+
+    def __init__(self, problem: Problem, sizes: Mapping[str, int], net: nn.Module, generator: torch.Generator) -> None:
+        self.sizes = dict(sizes)
+        self.coordinates = problem.domain.names
+        self.conditions: dict[str, Condition] = dict(problem.conditions)
+        parameter = next(net.parameters())
+        self.dtype, self.device = parameter.dtype, parameter.device
+        self.components = self._components(net, generator)
+        self.component_groups = {name: problem.groups_of(name, names) for name, names in self.components.items()}
+        self.groups = tuple(dict.fromkeys(group for groups in self.component_groups.values() for group in groups))
+        number = {group: k for k, group in enumerate(self.groups)}
+        pattern = {name: [number[group] for group in groups] for name, groups in self.component_groups.items()}
+        rows = [torch.tensor(pattern[name]).repeat(n) for name, n in self.sizes.items()]
+        parts = [
+            torch.full((len(r),), 1 / n, dtype=torch.float64) for r, n in zip(rows, self.sizes.values(), strict=True)
+        ]
+        self.group_of_row = torch.cat(rows).to(self.device)
+        self.share = torch.cat(parts).to(self.device, self.dtype)
+        counts = torch.bincount(torch.cat(rows), minlength=len(self.groups)).tolist()
+        self.rows = dict(zip(self.groups, counts, strict=True))
+
+    def _components(self, net: nn.Module, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
+        state = generator.get_state()
+        components = {}
+        with torch.no_grad():
+            for name, condition in self.conditions.items():
+                points = condition.draw(self.sizes[name], generator, self.dtype).points
+                outputs = net(points.xy[:1]).shape[1]
+                assert isinstance(condition.residual, Residual)  # the problem has made it one
+                components[name] = record(condition.residual, points.xy, outputs, points.columns).names
+        generator.set_state(state)
+        return components
+
+    def draw(self, generator: torch.Generator, sizes: Mapping[str, int] | None = None) -> Batch:
+        """Draw the points of every condition, or of those in ``sizes``, in the problem's order."""
+        groups: dict[str, Any] = {}
+        targets: list[Tensor | None] = []
+        lengths = []
+        for name, n in (self.sizes if sizes is None else sizes).items():
+            condition = self.conditions[name]
+            draw = condition.draw(n, generator, self.dtype)
+            groups[name] = (_bare(draw.points), condition.residual)
+            names = self.components[name]
+            target = condition.targets(names, self.coordinates, draw)
+            targets.append(None if target is None else target.flatten())
+            lengths.append(n * len(names))
+        if all(target is None for target in targets):
+            return Batch(groups, None)
+        filled = [
+            torch.zeros(length, dtype=self.dtype, device=self.device) if target is None else target
+            for target, length in zip(targets, lengths, strict=True)
+        ]
+        return Batch(groups, torch.cat(filled))
+
+    def losses(self, rows: Tensor) -> Tensor:
+        """Loss of every group, (G,), from all rows, (N,)."""
+        return rows.new_zeros(len(self.groups)).index_add_(0, self.group_of_row, self.share * rows * rows)
+
+    def pull(self, weights: Tensor) -> Tensor:
+        """Coefficients 2 λ_g / n of every row, (N,), from the weights of the groups, (G,)."""
+        return 2 * weights.to(self.device, self.dtype)[self.group_of_row] * self.share
+
+    def traces(self, f: Factors) -> dict[str, Tensor]:
+        """Trace of the kernel of every group, 0-d float64, from the diagonal that a sweep already has."""
+        diagonal = _all_rows(f).double()
+        sums = diagonal.new_zeros(len(self.groups)).index_add_(0, self.group_of_row, diagonal)
+        return dict(zip(self.groups, sums.unbind(), strict=True))
+
+    def fresh_traces(
+        self, net: nn.Module, points: Mapping[str, int], generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Traces of chosen groups on fresh points: one further sweep.
+
+        Args:
+            net: the network.
+            points: number of points by group, shared out among the group's conditions in proportion to their own.
+            generator: source of randomness.
+
+        Returns:
+            Traces, 0-d float64, and rows, by group.
+        """
+        traces: dict[str, Tensor] = {}
+        rows: dict[str, int] = {}
+        for group, n in points.items():
+            members = {name: size for name, size in self.sizes.items() if group in self.component_groups[name]}
+            total = sum(members.values())
+            sizes = {name: max(1, round(n * size / total)) for name, size in members.items()}
+            f = sweep(net, self.draw(generator, sizes))
+            mine = [
+                torch.tensor([g == group for g in self.component_groups[name]]).repeat(k) for name, k in sizes.items()
+            ]
+            mask = torch.cat(mine).to(self.device)
+            traces[group] = (_all_rows(f).double() * mask).sum()
+            rows[group] = sum(int(part.sum()) for part in mine)
+        return traces, rows
+
+    def spectra(self, net: nn.Module, batch: Batch) -> dict[str, list[float]]:
+        """Eigenvalues of the kernel of every group on a batch's points, descending, computed in float64.
+
+        Cost: one Gram of all N rows and one symmetric eigenvalue problem per group.
+        """
+        double = copy.deepcopy(net).double()
+        groups = {name: (points.to(dtype=torch.float64), residual) for name, (points, residual) in batch.groups.items()}
+        gram = sweep(double, Batch(groups, None)).gram()
+        spectra = {}
+        for k, group in enumerate(self.groups):
+            mine = torch.nonzero(self.group_of_row == k).squeeze(1)
+            block = gram[mine][:, mine].cpu()
+            spectra[group] = torch.linalg.eigvalsh(block).flip(0).tolist()
+        return spectra
+
+
+def sweep(net: nn.Module, batch: Batch) -> Factors:
+    """Make the one packed sweep that rows, gradient and traces of a step all come from."""
+    return factors(net, batch.groups)
+
+
+def _bare(points: Any) -> Any:
+    # Residuals take a plain tensor unless named columns have to travel with it.
+    return points if points.columns else points.xy
+
+
+def _all_rows(f: Factors) -> Tensor:
+    diagonal = f.diag()
+    return torch.cat(list(diagonal.values())) if isinstance(diagonal, dict) else diagonal

@@ -1,0 +1,218 @@
+"""Adaptive loss weights from the traces of the neural tangent kernel: plain state that any training loop can use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NORMALIZE = ("mean", "sum")
+
+
+class NTKWeights:
+    """Loss weights λ_i = Σ_j T_j / T_i, with T_i the trace of group i's kernel over its number of rows: Σ_i 1/λ_i = 1.
+
+    It holds no network: a counter, the last λ and the last traces. Each call counts one iteration; λ is computed at
+    calls 0, ``every``, 2·``every`` … and held between. A group whose trace is zero has a zero gradient whatever its
+    weight is; it gets λ = 1. Traces that are NaN make λ NaN.
+
+    Departure from the paper: it divides no trace by its rows (``normalize="sum"``); with groups of equal size, as
+    there, both rules agree.
+
+    Args:
+        every: calls from one computation to the next, at least 1.
+        normalize: "mean" divides each trace by the rows of its group, so that λ does not depend on group sizes; "sum"
+            takes the raw traces.
+        points: {group: number}: groups for whose traces the trainer draws that many fresh points when due, as the paper
+            does, instead of taking the rows of its step; outside the trainer it has no effect.
+
+    Raises:
+        ValueError: ``every`` or a number of points is no positive whole number, or ``normalize`` is neither of the two.
+
+    Reference:
+        Wang, Yu, Perdikaris: When and why PINNs fail to train, J. Comput. Phys. 449 (2022), algorithm 1 and equation
+        6.5.
+
+    Example:
+        >>> import ntkfast as ntk
+        >>> weights = ntk.NTKWeights(every=100)
+        >>> lam = weights.update({"u": 300.0, "r": 300.0}, rows={"u": 300, "r": 100})
+        >>> {name: round(value.item(), 4) for name, value in lam.items()}
+        {'u': 4.0, 'r': 1.3333}
+    """
+
+    def __init__(self, every: int = 100, *, normalize: str = "mean", points: Mapping[str, int] | None = None) -> None:
+        if not _positive(every):
+            raise ValueError(f"NTKWeights: expected every as a positive whole number of calls, got {every!r}")
+        if normalize not in NORMALIZE:
+            raise ValueError(f"NTKWeights: expected normalize 'mean' or 'sum', got {normalize!r}")
+        for name, n in (points or {}).items():
+            if not _positive(n):
+                raise ValueError(
+                    f"NTKWeights: expected a positive whole number of points for group {name!r}, got {n!r}"
+                )
+        self.every, self.normalize = every, normalize
+        self.points: dict[str, int] | None = None if points is None else dict(points)
+        self._calls = 0
+        self._lam: dict[str, Tensor] = {}
+        self._traces: dict[str, Tensor] = {}
+
+    @property
+    def calls(self) -> int:
+        """How many calls were counted."""
+        return self._calls
+
+    @property
+    def due(self) -> bool:
+        """Whether the next call computes."""
+        return self._calls % self.every == 0 or not self._lam
+
+    @property
+    def lam(self) -> dict[str, Tensor]:
+        """The λ of the last computation, 0-d tensors by group; empty before the first."""
+        return dict(self._lam)
+
+    @property
+    def traces(self) -> dict[str, Tensor]:
+        """The traces that the last λ came from, as they were given, 0-d tensors by group."""
+        return dict(self._traces)
+
+    def __call__(
+        self, net: nn.Module | Any, groups: Mapping[str, tuple[Tensor, Any]] | None = None
+    ) -> dict[str, Tensor]:
+        """Count one iteration, compute λ if due, and return it: ``weights(net, groups)`` or ``weights(f)``.
+
+        Args:
+            net: the network; or ``ntk.Factors`` of a sweep already made, whose traces are nearly free.
+            groups: {name: (points (n, d), residual)} with a network, None with factors.
+
+        Returns:
+            λ by group: detached 0-d tensors in the parameters' dtype, on their device.
+
+        Raises:
+            TypeError: neither a network with a dict of groups nor factors.
+            ValueError: a group without rows, or, while λ is held, other groups than λ was computed for.
+
+        Cost: one trace of every group when due, else a comparison of names.
+        """
+        names = self._checked_names(net, groups)
+        if self.due:
+            traces, rows = _measure(net, groups)
+            self.update(traces, rows=rows)
+        elif set(names) != set(self._lam):
+            raise ValueError(f"NTKWeights: expected the groups λ was computed for, {tuple(self._lam)}, got {names}")
+        self._calls += 1
+        return dict(self._lam)
+
+    def update(
+        self, traces: Mapping[str, Tensor | float], rows: Mapping[str, int] | int | None = None
+    ) -> dict[str, Tensor]:
+        """Compute λ from traces that were found elsewhere, now, without counting an iteration.
+
+        Args:
+            traces: tr K_i by group: 0-d tensors on one device, or numbers.
+            rows: rows by group, or one number for all; needed for ``normalize="mean"``.
+
+        Returns:
+            λ by group: detached 0-d tensors of the traces' dtype (torch's default for numbers), on their device.
+
+        Raises:
+            ValueError: no groups, groups without rows, rows that are missing, or a trace that is not 0-d.
+        """
+        if not traces:
+            raise ValueError("NTKWeights: expected at least one group, got none")
+        given = {name: _scalar(name, trace) for name, trace in traces.items()}
+        counts = self._counts(tuple(given), rows)
+        stacked = torch.stack([trace.double() for trace in given.values()])  # (groups,)
+        if self.normalize == "mean":
+            stacked = stacked / torch.tensor(counts, dtype=torch.float64, device=stacked.device)
+        lam = torch.where(stacked == 0, torch.ones_like(stacked), stacked.sum() / stacked)
+        self._lam = {name: value.to(given[name].dtype) for name, value in zip(given, lam.unbind(), strict=True)}
+        self._traces = given
+        return dict(self._lam)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counter, λ and traces: with ``load_state_dict`` a run resumes bit for bit."""
+        return {
+            "calls": self._calls,
+            "lam": {name: value.clone() for name, value in self._lam.items()},
+            "traces": {name: value.clone() for name, value in self._traces.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned; ``every`` and ``normalize`` stay those of this object.
+
+        Raises:
+            ValueError: keys other than those of ``state_dict``.
+        """
+        if set(state) != {"calls", "lam", "traces"}:
+            raise ValueError(f"NTKWeights: expected a state with calls, lam and traces, got {', '.join(sorted(state))}")
+        self._calls = int(state["calls"])
+        self._lam = {name: value.detach().clone() for name, value in state["lam"].items()}
+        self._traces = {name: value.detach().clone() for name, value in state["traces"].items()}
+
+    def __repr__(self) -> str:
+        """Return the settings and how many calls were counted."""
+        return f"NTKWeights(every={self.every}, normalize={self.normalize!r}, calls={self._calls})"
+
+    def _checked_names(self, net: Any, groups: Any) -> tuple[str, ...]:
+        if isinstance(net, nn.Module):
+            if not isinstance(groups, Mapping):
+                got = type(groups).__name__
+                raise TypeError(
+                    f"NTKWeights: expected a dict of groups {{name: (points, residual)}} with a network, got {got}"
+                )
+            return tuple(groups)
+        if groups is not None or not hasattr(net, "slices"):
+            raise TypeError(f"NTKWeights: expected (network, groups) or factors alone, got {type(net).__name__} first")
+        return tuple(net.names)
+
+    def _counts(self, names: tuple[str, ...], rows: Mapping[str, int] | int | None) -> list[int]:
+        if rows is None:
+            if self.normalize == "mean":
+                raise ValueError('NTKWeights: expected the rows of each group for normalize="mean", got None')
+            return []
+        counts = {name: rows for name in names} if isinstance(rows, int) else dict(rows)
+        if set(counts) != set(names):
+            raise ValueError(f"NTKWeights: expected rows for the groups {names}, got them for {tuple(counts)}")
+        for name in names:
+            if counts[name] < 1:
+                raise ValueError(f"NTKWeights: expected at least one row in group {name!r}, got {counts[name]}")
+        return [counts[name] for name in names]
+
+
+def _positive(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
+def _scalar(name: str, trace: Tensor | float) -> Tensor:
+    value = torch.tensor(float(trace)) if isinstance(trace, (int, float)) else trace.detach().clone()
+    if value.ndim != 0:
+        raise ValueError(f"NTKWeights: expected a 0-d trace for group {name!r}, got shape {tuple(value.shape)}")
+    return value
+
+
+def _measure(net: Any, groups: Mapping[str, tuple[Tensor, Any]] | None) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return traces and rows by group, from factors or from a network and its groups."""
+    if groups is None:
+        found = net.trace()
+        traces = found if isinstance(found, Mapping) else {net.names[0]: found}
+        return dict(traces), {name: net.slices[name].stop - net.slices[name].start for name in net.names}
+    # Imported here: weights that only ever see numbers or factors need no kernels.
+    from .chain import chain_of
+    from .recording import record
+    from .trace import trace
+
+    if not groups:
+        raise ValueError("NTKWeights: expected at least one group, got none")
+    traces, outputs = trace(net, groups), chain_of(net).out_features
+    rows = {}
+    for name, (points, residual) in groups.items():
+        columns = getattr(points, "columns", None)
+        rows[name] = len(points) * record(residual, getattr(points, "xy", points), outputs, columns).n_components
+    for name, count in rows.items():
+        if count == 0:
+            raise ValueError(f"NTKWeights: expected at least one row in group {name!r}, got 0")
+    return traces, rows

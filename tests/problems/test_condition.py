@@ -1,0 +1,86 @@
+"""Conditions: what is drawn where, and targets aligned with it."""
+
+import pytest
+import torch
+
+import ntkfast as ntk
+
+D = ntk.Box(t=(0, 1), x=(0, 1))
+XY = torch.rand(10, 2, generator=torch.Generator().manual_seed(0))
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def drawn(condition: ntk.Condition, n: int | None = None):
+    return condition.draw(n or condition.size, generator(), torch.float32)
+
+
+def test_fixed_points_come_back_whole_and_in_order():
+    condition = ntk.Condition(XY, target=XY[:, 0])
+    draw = drawn(condition)
+    assert torch.equal(draw.points.xy, XY)
+    assert torch.equal(condition.targets(("",), D.names, draw)[:, 0], XY[:, 0])
+
+
+def test_a_subset_of_fixed_points_keeps_targets_and_columns_aligned_and_repeats_none():
+    condition = ntk.Condition(ntk.Points(XY, nx=XY[:, 1]), target=XY[:, 0], n=4)
+    draw = drawn(condition)
+    assert torch.equal(condition.targets(("",), D.names, draw)[:, 0], draw.points.xy[:, 0])
+    assert torch.equal(draw.points.columns["nx"], draw.points.xy[:, 1])
+    assert len(draw.points.xy.unique(dim=0)) == 4
+
+
+def test_a_function_is_a_geometry():
+    def circle(n, generator):
+        angle = torch.rand(n, generator=generator) * 6.28
+        return ntk.Points(torch.stack([angle.cos(), angle.sin()], 1), nx=angle.cos())
+
+    draw = drawn(ntk.Condition(circle, n=5))
+    assert torch.allclose(draw.points.xy.norm(dim=1), torch.ones(5))
+    assert torch.equal(draw.points.columns["nx"], draw.points.xy[:, 0])
+
+
+def test_targets_by_component_default_to_zero_and_all_zero_targets_cost_nothing():
+    condition = ntk.Condition(D, lambda u: {"u": u, "ut": u.d(t=1)}, target={"u": lambda at: at.x + 1}, n=6)
+    draw = drawn(condition)
+    targets = condition.targets(("u", "ut"), D.names, draw)
+    assert torch.equal(targets[:, 0], draw.points.xy[:, 1] + 1)
+    assert (targets[:, 1] == 0).all()
+    assert ntk.Condition(D, n=6).targets(("",), D.names, draw) is None
+    assert (ntk.Condition(D, target=2, n=6).targets(("",), D.names, draw) == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (lambda: ntk.Condition(D), ValueError, "expected n"),
+        (lambda: ntk.Condition(D, n=0), ValueError, "expected n >= 1, got 0"),
+        (lambda: ntk.Condition(XY, n=11), ValueError, "n <= 10.*got 11"),
+        (lambda: ntk.Condition("left", n=3), TypeError, "got str"),
+        (lambda: ntk.Condition(torch.tensor([[0.0, torch.nan]])), ValueError, "expected finite points.*row 0"),
+        (lambda: drawn(ntk.Condition(lambda n, g: XY, n=3)), ValueError, "was asked for 3, but returned 10"),
+        (lambda: drawn(ntk.Condition(lambda n, g: XY[:3] / 0, n=3)), ValueError, "expected finite points"),
+    ],
+)
+def test_bad_conditions_are_refused(make, error, sentence):
+    with pytest.raises(error, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("condition", "sentence"),
+    [
+        (ntk.Condition(D, target={"v": 1.0}, n=3), r"expected components out of \('u', 'ut'\), got 'v'"),
+        (ntk.Condition(D, target=torch.zeros(3), n=3), "fixed points"),
+        (ntk.Condition(XY, target=torch.zeros(3)), "fixed points"),
+        (
+            ntk.Condition(D, target=lambda at: torch.zeros(2), n=3),
+            r"expected shape \(3,\) from the function, got \(2,\)",
+        ),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(condition, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        condition.targets(("u", "ut"), D.names, drawn(condition))

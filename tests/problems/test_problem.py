@@ -1,0 +1,86 @@
+"""Problems: names come from the domain, groups from components, errors from the exact solution."""
+
+import pytest
+import torch
+from torch import nn
+
+import ntkfast as ntk
+from ntkfast.problems import predict
+
+D = ntk.Box(t=(0, 1), x=(0, 1))
+
+
+def line(at):
+    return 1 + at.t - 2 * at.x
+
+
+class Line(nn.Module):
+    """The exact solution as a network."""
+
+    def __init__(self, offset: float = 0.0) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(offset, dtype=torch.float64))
+
+    def forward(self, xy):
+        return (1 + self.offset + xy[:, :1] - 2 * xy[:, 1:]).expand(-1, 1)
+
+
+def test_plain_functions_become_residuals_in_the_names_of_the_domain():
+    problem = ntk.Problem(D, {"r": ntk.Condition(D, lambda u: u.d(t=1), n=3)})
+    assert problem.conditions["r"].residual.coordinates == ("t", "x")
+
+
+def test_a_component_is_its_own_group_and_a_lone_one_takes_the_name_of_its_condition():
+    problem = ntk.Problem(
+        D,
+        {
+            "start": ntk.Condition(D, lambda u: {"u": u, "ut": u.d(t=1)}, n=3),
+            "left": ntk.Condition(D.at(x=0), n=3, group="u"),
+            "right": ntk.Condition(D.at(x=1), n=3),
+        },
+    )
+    assert problem.groups_of("start", ("u", "ut")) == ("u", "ut")
+    assert problem.groups_of("left", ("",)) == ("u",)
+    assert problem.groups_of("right", ("",)) == ("right",)
+
+
+def test_group_for_a_residual_that_names_its_components_is_refused():
+    problem = ntk.Problem(D, {"start": ntk.Condition(D, lambda u: {"u": u}, n=3, group="w")})
+    with pytest.raises(ValueError, match="'start' has group='w'"):
+        problem.groups_of("start", ("u",))
+
+
+def test_the_error_is_zero_for_the_exact_solution_and_relative_otherwise():
+    problem = ntk.Problem(D, {"u": ntk.Condition(D, n=3)}, exact=line)
+    assert problem.error(Line(), size=20) < 1e-14
+    norm = problem.solution(D.grid(20)).square().mean().sqrt().item()
+    assert problem.error(Line(0.5), size=20) == pytest.approx(0.5 / norm, rel=1e-12)
+
+
+def test_the_chunk_of_a_prediction_changes_nothing():
+    grid = D.grid(7)
+    assert torch.equal(predict(Line(), grid, chunk=5), predict(Line(), grid))
+
+
+@ntk.residual("x", "t")
+def swapped(u):
+    return u
+
+
+@pytest.mark.parametrize(
+    ("conditions", "sentence"),
+    [
+        ({}, "at least one condition"),
+        ({"a": ntk.Condition(D, swapped, n=3)}, r"'a' has coordinates \('x', 't'\), the domain \('t', 'x'\)"),
+        ({"a": ntk.Condition(ntk.Box(y=(0, 1)), n=3)}, r"'a' lives on coordinates \('y',\)"),
+        ({"a": ntk.Condition(torch.zeros(4, 3))}, "'a' have 3 columns"),
+    ],
+)
+def test_conditions_that_disagree_with_the_domain_are_refused(conditions, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ntk.Problem(D, conditions)
+
+
+def test_without_an_exact_solution_there_is_no_error_to_measure():
+    with pytest.raises(ValueError, match="no exact solution"):
+        ntk.Problem(D, {"u": ntk.Condition(D, n=3)}).error(Line())

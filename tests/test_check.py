@@ -1,0 +1,92 @@
+"""The report agrees where the native core is right, and says so where it is not."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ntkfast import check as check_module
+from ntkfast.check import Check, check
+from ntkfast.networks import MLP
+from ntkfast.problems import Points
+from ntkfast.residual import residual, value
+
+
+@residual("t", "x")
+def heat(u, kappa):
+    return u.d(t=1) - kappa * u.d(x=2)
+
+
+@residual("t", "x")
+def flux(u, at):
+    return at.nx * u.d(x=1)
+
+
+def net_and_points(dtype=torch.float64, n=200):
+    torch.manual_seed(0)
+    return MLP([2, 10, 10, 1], dtype=dtype), torch.rand(n, 2, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_right_results_pass(dtype, capsys):
+    net, x = net_and_points(dtype)
+    found = check(net, x, heat.bind(kappa=0.3))
+    assert found.passed and found.dtype == dtype
+    assert (found.tile, found.trace_points) == (check_module.TILE_POINTS, {"": check_module.TRACE_POINTS})
+    assert str(found).splitlines()[-1] == f"agree (tolerance {found.tolerance:.0e})"
+    assert capsys.readouterr().out == ""
+
+
+def test_groups_are_reported_by_name():
+    net, x = net_and_points(n=5)
+    found = check(net, {"u": (x[:2], value), "r": (x, heat.bind(kappa=0.3))})
+    assert found.passed
+    assert found.trace_points == {"u": 2, "r": 5} and found.tile == 7
+    assert "trace of 'u', 2 points" in str(found)
+
+
+def test_coefficients_aligned_with_the_points_follow_them():
+    net, x = net_and_points()
+    assert check(net, x, heat.bind(kappa=torch.rand(200, dtype=torch.float64))).passed
+
+
+def test_points_with_further_columns():
+    net, x = net_and_points()
+    assert check(net, Points(x, nx=torch.rand(200, dtype=torch.float64)), flux).passed
+
+
+@pytest.mark.parametrize("name", ["trace", "gram"])
+def test_wrong_results_do_not_pass(name, monkeypatch):
+    right = getattr(check_module, name)
+    monkeypatch.setattr(check_module, name, lambda *args: right(*args) * (1 + 1e-6))
+    net, x = net_and_points()
+    found = check(net, x)
+    assert not found.passed
+    assert "DISAGREE (tolerance 1e-10)" in str(found)
+    error = found.gram_error if name == "gram" else found.trace_errors[""]
+    assert error == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_not_a_number_does_not_pass():
+    found = Check({"": 0.0}, float("nan"), {"": 1}, 1, torch.float64, 1e-10)
+    assert not found.passed
+
+
+def test_the_seed_chooses_the_points():
+    net, x = net_and_points(torch.float32)
+    assert check(net, x, seed=1) == check(net, x, seed=1)
+    assert check(net, x, seed=1).trace_errors != check(net, x, seed=2).trace_errors
+
+
+def test_the_report_is_frozen():
+    net, x = net_and_points()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        check(net, x).tile = 3
+
+
+def test_no_points_are_refused():
+    net, x = net_and_points()
+    with pytest.raises(ValueError, match="at least one point, got none"):
+        check(net, x[:0])
+    with pytest.raises(ValueError, match="at least one point in group 'u', got none"):
+        check(net, {"u": (x[:0], value), "r": (x, value)})

@@ -1,0 +1,80 @@
+"""The examples run as a user runs them, and leave what they promise."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FIGURES = {
+    "error.png",
+    "losses.png",
+    "slices.png",
+    "solution-none.png",
+    "solution-ntk.png",
+    "spectra-none.png",
+    "spectra-ntk.png",
+    "weights.png",
+}
+
+
+def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, EXAMPLES / script, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def smoke(folder: Path, *arguments: str) -> str:
+    done = run(folder, "wave.py", "--smoke", "--out", "out", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_wave_writes_figures_summary_and_histories_and_resumes(tmp_path):
+    table = smoke(tmp_path)
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == FIGURES
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["runs"]) == {"ntk", "none"} and "machine" in summary
+    for rule, found in summary["runs"].items():
+        assert found["iterations"] == 40 and found["l2"] > 0 and found["seconds"] > 0
+        assert f"{found['l2']:.2e}" in table
+        assert (tmp_path / "out" / f"{rule}-seed0" / "history.jsonl").exists()
+
+    # What is finished is skipped; what is not goes on from its checkpoint.
+    (tmp_path / "out" / "ntk-seed0" / "run.json").unlink()
+    resumed = smoke(tmp_path, "--resume", "--iterations", "50", "--weights", "ntk")
+    assert "no weights, seed" not in resumed
+    again = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert again["runs"]["ntk"]["iterations"] == 50
+    assert again["runs"]["none"] == summary["runs"]["none"]
+
+
+def test_wave_gives_medians_over_seeds(tmp_path):
+    smoke(tmp_path, "--seeds", "3", "--weights", "none", "--iterations", "2")
+    (found,) = json.loads((tmp_path / "out" / "summary.json").read_text())["runs"].values()
+    errors = sorted(seed["l2"] for seed in found["seeds"].values())
+    assert len(errors) == 3 and found["l2"] == errors[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--iterations", "-1"), "ValueError: --iterations: expected"),
+        (("--width", "0"), "ValueError: --width: expected"),
+        (("--out", "file/below"), "ValueError: expected a folder that can be written"),
+    ],
+)
+def test_wave_refuses_what_it_cannot_do(tmp_path, arguments, sentence):
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path, "wave.py", "--smoke", *arguments)
+    assert done.returncode != 0 and sentence in done.stderr
+
+
+def test_weights_work_in_a_loop_of_ones_own(tmp_path):
+    done = run(tmp_path, "own_loop.py")
+    assert done.returncode == 0, done.stderr
+    weighted, unweighted = (float(line.split()[-1]) for line in done.stdout.splitlines())
+    assert weighted < 0.2 * unweighted

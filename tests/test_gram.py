@@ -1,0 +1,221 @@
+"""ntk.gram: K = J Jᵀ, one tile at a time."""
+
+import pytest
+import torch
+from cases import (
+    CASES,
+    Case,
+    Problem,
+    close,
+    double,
+    expected_jacobian,
+    heat,
+    mlp,
+    randomized,
+    u_t,
+    uniform,
+    variable_coefficient,
+    wave,
+    wave_groups,
+)
+from torch import nn
+
+import ntkfast as ntk
+from ntkfast import reference
+
+TANH = Case("tanh", lambda: mlp(nn.Tanh), wave)
+TWO = next(c for c in CASES if c.name == "tanh-two_components")
+
+
+@pytest.mark.parametrize("method", ["auto", "structured", "explicit"])
+def test_equals_the_reference(problem: Problem, method: str):
+    K = ntk.gram(problem.net, problem.points, problem.residual, method=method)
+    assert problem.close(K, problem.jacobian @ problem.jacobian.T)
+
+
+def test_is_symmetric_to_the_last_bit(problem: Problem):
+    K = ntk.gram(problem.net, problem.points, problem.residual)
+    assert torch.equal(K, K.T)
+
+
+def test_is_positive_semidefinite_and_its_trace_is_the_trace(problem: Problem):
+    K = ntk.gram(problem.net, problem.points, problem.residual)
+    eigenvalues, trace = torch.linalg.eigvalsh(K.double()), ntk.trace(problem.net, problem.points, problem.residual)
+    assert eigenvalues.min() >= -8 * torch.finfo(problem.dtype).eps * trace
+    assert problem.close(eigenvalues.sum().to(problem.dtype), trace)
+    assert problem.close(K.trace(), trace)
+    assert problem.close(K.diagonal(), ntk.diag(problem.net, problem.points, problem.residual))
+
+
+def test_blocks_add_up_and_equal_the_reference(problem: Problem):
+    blocks = ntk.gram(problem.net, problem.points, problem.residual, per_block=True)
+    assert list(blocks) == list(problem.blocks)
+    for name, J in problem.blocks.items():
+        assert problem.close(blocks[name], J @ J.T)
+        assert torch.equal(blocks[name], blocks[name].T)
+    assert problem.close(sum(blocks.values()), ntk.gram(problem.net, problem.points, problem.residual))
+
+
+@pytest.mark.parametrize("method", ["auto", "structured", "explicit"])
+def test_cross_kernels_equal_the_reference(problem: Problem, case: Case, method: str):
+    y = case.points(problem.dtype, n=11, seed=2)
+    K = ntk.gram(problem.net, problem.points, problem.residual, y, ntk.value, method=method)
+    right = reference.jacobian(double(problem.net), y.double(), ntk.value)
+    assert problem.close(K, problem.jacobian @ right.T)
+
+
+def test_exchanging_the_two_sides_transposes():
+    net, x, y = TANH.net(), TANH.points(), TANH.points(n=30, seed=2)
+    assert close(ntk.gram(net, y, u_t, x, wave), ntk.gram(net, x, wave, y, u_t).T, torch.float64)
+
+
+def test_the_second_residual_defaults_to_the_first_and_the_second_points_to_the_first():
+    net, x, y = TANH.net(), TANH.points(), TANH.points(n=30, seed=2)
+    assert close(ntk.gram(net, x, wave, y), reference.gram(net, x, wave, y, wave), torch.float64)
+    assert close(ntk.gram(net, x, wave, x), ntk.gram(net, x, wave), torch.float64)
+    assert close(ntk.gram(net, x, wave, residual_y=u_t), reference.gram(net, x, wave, x, u_t), torch.float64)
+
+
+def test_points_with_their_own_coefficients_on_both_sides():
+    net, x, y = TANH.net(), TANH.points(), TANH.points(n=30, seed=2)
+    expected = reference.gram(net, x, variable_coefficient, y, heat.bind(kappa=0.3))
+    assert close(ntk.gram(net, x, variable_coefficient, y, heat.bind(kappa=0.3)), expected, torch.float64)
+
+
+def test_a_dict_of_groups_gives_the_joint_matrix(dtype: torch.dtype):
+    net, groups = TANH.net(dtype), wave_groups(dtype=dtype)
+    K = ntk.gram(net, groups)
+    exact = {name: (points.double(), residual) for name, (points, residual) in groups.items()}
+    assert close(K, reference.gram(double(net), exact), dtype)
+    assert torch.equal(K, K.T)
+    sizes = [len(points) for points, _ in groups.values()]
+    corner = ntk.gram(net, *groups["r"], *groups["u"])
+    assert close(K[-sizes[2] :, : sizes[0]], corner, dtype)
+
+
+@pytest.mark.parametrize("method", ["structured", "explicit"])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 16, 17, 31, 33, 64, 65, 129])
+def test_every_tile_border_is_handled(n: int, method: str):
+    case = Case("tanh", lambda: mlp(nn.Tanh, (2, 9, 6, 1)), wave, n=129)
+    J = expected_jacobian(case, torch.float64)
+    K = ntk.gram(case.net(), case.points()[:n], wave, method=method)
+    assert close(K, J[:n] @ J[:n].T, torch.float64)
+    assert torch.equal(K, K.T)
+    rectangle = ntk.gram(case.net(), case.points()[:n], wave, case.points()[:70], method=method)
+    assert close(rectangle, J[:n] @ J[:70].T, torch.float64)
+
+
+@pytest.mark.parametrize("method", ["structured", "explicit"])
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 15, 17, 33, 65])
+def test_every_width_has_its_remainder_handled(width: int, method: str, dtype: torch.dtype):
+    case = Case(f"width {width}", lambda: mlp(nn.Tanh, (2, width, width, 1)), wave)
+    J = expected_jacobian(case, dtype)
+    assert close(ntk.gram(case.net(dtype), case.points(dtype), wave, method=method), J @ J.T, dtype)
+
+
+def test_sum_components_adds_the_kernels_of_the_components(dtype: torch.dtype):
+    net, x = TWO.net(dtype), TWO.points(dtype)
+    expected = reference.gram(double(net), x.double(), TWO.residual, sum_components=True)
+    K = ntk.gram(net, x, TWO.residual, sum_components=True)
+    assert close(K, expected, dtype)
+    assert torch.equal(K, K.T)
+    n = len(x)
+    full = ntk.gram(net, x, TWO.residual).view(n, 2, n, 2)
+    assert close(full[:, 0, :, 0] + full[:, 1, :, 1], K, dtype)
+    blocks = ntk.gram(net, x, TWO.residual, sum_components=True, per_block=True)
+    assert close(sum(blocks.values()), K, dtype)
+
+
+def test_sum_components_across_two_sets_of_points():
+    net, x, y = randomized(mlp(nn.Tanh, (2, 9, 3))), uniform(8), uniform(5, seed=2)
+    assert close(ntk.gram(net, x, ntk.value, y, sum_components=True), _summed(net, x, y), torch.float64)
+    with pytest.raises(ValueError, match="component"):
+        ntk.gram(net, x, ntk.value, y, ntk.value[1], sum_components=True)
+
+
+def _summed(net, x, y):
+    return reference.gram(net, x, None, y, sum_components=True)
+
+
+def test_permuting_and_duplicating_points_permutes_and_duplicates_rows():
+    net, x = TANH.net(), TANH.points(n=75)
+    order = torch.randint(75, (90,), generator=torch.Generator().manual_seed(0))
+    K = ntk.gram(net, x, wave)
+    assert close(ntk.gram(net, x[order], wave), K[order][:, order], torch.float64)
+    assert close(ntk.gram(net, x[order], wave, x, wave), K[order], torch.float64)
+
+
+def test_freezing_a_layer_removes_exactly_its_block():
+    net, x = TANH.net(), TANH.points()
+    blocks = ntk.gram(net, x, wave, per_block=True)
+    net[3].requires_grad_(False)
+    left = ntk.gram(net, x, wave, per_block=True)
+    assert list(left) == ["1", "5"]
+    assert close(ntk.gram(net, x, wave), blocks["1"] + blocks["5"], torch.float64)
+
+
+@pytest.mark.parametrize("method", ["structured", "explicit"])
+@pytest.mark.parametrize("wrt", ["3.weight", "*.weight", "*.bias", ["1.*", "5.weight"], "1.bias"])
+def test_patterns_choose_parameters(wrt, method: str):
+    net, x = TANH.net(), TANH.points()
+    assert close(ntk.gram(net, x, wave, wrt=wrt, method=method), reference.gram(net, x, wave, wrt=wrt), torch.float64)
+
+
+@pytest.mark.parametrize("method", ["auto", "structured", "explicit"])
+def test_a_memory_budget_changes_no_bit(method: str, dtype: torch.dtype):
+    case = Case("64", lambda: mlp(nn.Tanh, (2, 64, 64, 1)), wave)
+    net, x = case.net(dtype), case.points(dtype, n=150)
+    free = ntk.gram(net, x, wave, method=method)
+    for memory in ("1MB", 2_000_000, "64MB"):
+        assert torch.equal(ntk.gram(net, x, wave, method=method, memory=memory), free)
+    cross = ntk.gram(net, x, wave, x[:40], u_t, method=method)
+    assert torch.equal(ntk.gram(net, x, wave, x[:40], u_t, method=method, memory="1MB"), cross)
+
+
+@pytest.mark.parametrize("method", ["auto", "structured", "explicit"])
+def test_a_classifier_with_wide_inputs_fits_its_budget(method: str, dtype: torch.dtype):
+    net, x = randomized(mlp(nn.ReLU, (784, 24, 10))).to(dtype), uniform(12, 784).to(dtype)
+    K = ntk.gram(net, x, memory="8MB", method=method)
+    assert close(K, reference.gram(double(net), x.double()), dtype)
+    assert torch.equal(K, K.T)
+
+
+def test_of_no_points_is_empty(dtype: torch.dtype):
+    net, x = TANH.net(dtype), TANH.points(dtype)
+    assert ntk.gram(net, x[:0], wave).shape == (0, 0)
+    assert ntk.gram(net, x[:0], wave, x).shape == (0, len(x))
+    assert ntk.gram(net, x, wave, x[:0]).shape == (len(x), 0)
+    some = ntk.gram(net, {"u": (x[:0], ntk.value), "r": (x, wave)})
+    assert close(some, ntk.gram(net, x, wave), dtype)
+
+
+def test_a_wider_type_can_be_asked_for():
+    net, x = TANH.net(torch.float32), TANH.points(torch.float32)
+    K = ntk.gram(net, x, wave, dtype=torch.float64)
+    assert K.dtype == torch.float64
+    expected = reference.gram(double(net), x.double(), wave)
+    assert torch.linalg.matrix_norm(K - expected) <= 1e-5 * torch.linalg.matrix_norm(expected)
+
+
+def test_a_given_output_is_filled():
+    net, x = TANH.net(), TANH.points()
+    out = torch.full((len(x), len(x)), torch.nan, dtype=torch.float64)
+    K = ntk.gram(net, x, wave, out=out)
+    assert K.data_ptr() == out.data_ptr()
+    assert torch.equal(out, ntk.gram(net, x, wave))
+    with pytest.raises(ValueError, match="out"):
+        ntk.gram(net, x, wave, out=torch.empty(3, 3, dtype=torch.float64))
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="explicit"):
+        ntk.gram(TANH.net(), TANH.points(), wave, method="fast")
+
+
+def test_a_linear_operator_acts_on_the_kernel_twice():
+    # For a linear layer on z = x/σ: K_u = z·z' + 1, K_{u_t} = 1/σ_t², K_{u, u_t} = t/σ_t².
+    net, x = randomized(nn.Sequential(ntk.Standardize([0.0, 0.0], [0.5, 2.0]), nn.Linear(2, 1))), uniform(6)
+    z = x / torch.tensor([0.5, 2.0])
+    assert close(ntk.gram(net, x), z @ z.T + 1, torch.float64)
+    assert close(ntk.gram(net, x, u_t), torch.full((6, 6), 4.0, dtype=torch.float64), torch.float64)
+    assert close(ntk.gram(net, x, ntk.value, x, u_t), (4 * x[:, :1]).expand(6, 6), torch.float64)

@@ -1,0 +1,250 @@
+"""What every verb owes its caller: determinism, untouched inputs, any memory layout, constants, threads, every CPU level."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from cases import CASES, Case, burgers, close, expected_jacobian, mlp, two_components, wave, wave_groups
+from torch import nn
+
+import ntkfast as ntk
+
+TANH = Case("tanh", lambda: mlp(nn.Tanh, (2, 37, 37, 1)), wave, n=83)
+VERBS = {
+    "trace": ntk.trace,
+    "diag": ntk.diag,
+    "gram": ntk.gram,
+    "structured": lambda *args: ntk.gram(*args, method="structured"),
+    "explicit": lambda *args: ntk.gram(*args, method="explicit"),
+    "jacobian": lambda *args: ntk.factors(*args).jacobian(),
+    "rows": lambda *args: ntk.factors(*args).rows.detach(),
+    "vjp": lambda *args: torch.cat([g.flatten() for g in _vjp(ntk.factors(*args)).values()]),
+}
+
+
+def _vjp(f):
+    return f.vjp(torch.linspace(-1, 1, len(f.rows), dtype=f.rows.dtype))
+
+
+@pytest.fixture(params=VERBS)
+def verb(request: pytest.FixtureRequest):
+    return VERBS[request.param]
+
+
+@pytest.mark.parametrize(
+    "residual", [ntk.value, wave, burgers, two_components], ids=["value", "wave", "burgers", "two"]
+)
+def test_the_same_call_gives_the_same_bits(verb, residual, dtype: torch.dtype):
+    net, x = TANH.net(dtype), TANH.points(dtype)
+    first = verb(net, x, residual)
+    for _ in range(3):
+        assert torch.equal(verb(net, x, residual), first)
+
+
+def test_groups_give_the_same_bits_again():
+    net, groups = TANH.net(), wave_groups(60)
+    first = ntk.gram(net, groups), ntk.trace(net, groups)
+    again = ntk.gram(net, groups), ntk.trace(net, groups)
+    assert torch.equal(first[0], again[0])
+    assert all(torch.equal(first[1][name], again[1][name]) for name in groups)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: torch.stack([x, x + 1], 2)[..., 0],
+        lambda x: x.T.contiguous().T,
+        lambda x: torch.cat([x, x + 1], 1)[:, :2],
+        lambda x: x.repeat_interleave(2, 0)[::2],
+        lambda x: torch.cat([torch.zeros(1, dtype=x.dtype), x.flatten()])[1:].view_as(x),
+        lambda x: nn.Parameter(x),
+    ],
+    ids=["strided", "columns", "sliced", "stepped", "unaligned", "parameter"],
+)
+def test_memory_layout_of_the_points_changes_no_bit(verb, layout, dtype: torch.dtype):
+    net, x = TANH.net(dtype), TANH.points(dtype)
+    assert torch.equal(layout(x).detach(), x)
+    assert torch.equal(verb(net, layout(x), wave), verb(net, x, wave))
+
+
+def test_points_that_are_all_the_same_one(verb):
+    net, x = TANH.net(), TANH.points()[:1]
+    assert torch.equal(verb(net, x.expand(40, 2), wave), verb(net, x.repeat(40, 1), wave))
+
+
+@pytest.mark.parametrize("kind", ["strided", "transposed", "unaligned"])
+def test_memory_layout_of_the_parameters_changes_nothing(kind: str):
+    net, x = TANH.net(), TANH.points()
+    K = ntk.gram(net, x, wave)
+    weight = net[3].weight.data
+    if kind == "strided":
+        weight = torch.stack([weight, weight + 1], 2)[..., 0]
+    elif kind == "transposed":
+        weight = weight.T.contiguous().T
+    else:
+        weight = torch.cat([weight.new_zeros(1), weight.flatten()])[1:].view_as(weight)
+    net[3].weight = nn.Parameter(weight)
+    assert close(ntk.gram(net, x, wave), K, torch.float64)
+    f = ntk.factors(net, x, wave)
+    assert close(f.gram(), K, torch.float64)
+    f.rows.sum().backward()
+    assert net[3].weight.grad.shape == weight.shape
+
+
+def test_points_are_constants_even_if_they_require_grad(verb):
+    net, x = TANH.net(), TANH.points().requires_grad_()
+    result = verb(net, x * 1.0, wave)
+    assert not result.requires_grad
+    ntk.factors(net, x, wave).rows.sum().backward()
+    assert x.grad is None
+
+
+def test_results_cannot_be_differentiated_silently():
+    net, x = TANH.net(), TANH.points()
+    for result in (ntk.trace(net, x, wave), ntk.diag(net, x, wave).sum(), ntk.gram(net, x, wave).sum()):
+        with pytest.raises(RuntimeError, match=r"\w+ \w+ \w+"):
+            result.backward()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradient_modes_change_no_bit(verb, mode):
+    net, x = TANH.net(), TANH.points()
+    expected = verb(net, x, burgers)
+    with mode():
+        assert torch.equal(verb(net, x, burgers), expected)
+    assert torch.equal(verb(net, x, burgers), expected)
+
+
+def test_inputs_are_left_as_they_were(verb):
+    net, x = TANH.net(), TANH.points()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    verb(net, x, wave)
+    assert torch.equal(x, TANH.points())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_float32_and_float64_agree(verb):
+    net, x = TANH.net(torch.float32), TANH.points(torch.float32)
+    low, high = verb(net, x, wave), verb(net.double(), x.double(), wave)
+    assert torch.linalg.vector_norm(low.double() - high) <= 1e-5 * torch.linalg.vector_norm(high)
+
+
+def test_saturated_and_extreme_activations_stay_finite(dtype: torch.dtype):
+    x = torch.tensor([[0.0, 0.0], [1e3, -1e3], [-1e4, 1e4], [1e-30, -1e-30]], dtype=dtype)
+    for make in (nn.Tanh, nn.Sigmoid, ntk.Sin, ntk.Erf, nn.Softplus, nn.SiLU, nn.GELU, lambda: nn.GELU("tanh")):
+        net = Case("", lambda make=make: mlp(make), wave).net(dtype)
+        assert bool(torch.isfinite(ntk.diag(net, x, burgers)).all()), make
+        assert bool(torch.isfinite(ntk.gram(net, x, wave)).all()), make
+
+
+def test_a_parameter_that_is_not_a_number_reaches_the_result():
+    net, x = TANH.net(), TANH.points()
+    with torch.no_grad():
+        net[3].weight[2, 1] = torch.nan
+    assert bool(ntk.trace(net, x, wave).isnan())
+    assert bool(ntk.diag(net, x, ntk.value).isnan().all())
+
+
+def test_two_threads_do_not_disturb_each_other():
+    net, x = TANH.net(), TANH.points(n=200)
+    expected = ntk.gram(net, x, wave), ntk.trace(net, x, burgers)
+    wrong: list[str] = []
+
+    def work() -> None:
+        for _ in range(10):
+            if not torch.equal(ntk.gram(net, x, wave), expected[0]):
+                wrong.append("gram")
+            if not torch.equal(ntk.trace(net, x, burgers), expected[1]):
+                wrong.append("trace")
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_any_number_of_threads_agrees(threads: int):
+    net, x, before = TANH.net(), TANH.points(), torch.get_num_threads()
+    J = expected_jacobian(TANH, torch.float64)
+    try:
+        torch.set_num_threads(threads)
+        assert close(ntk.gram(net, x, wave), J @ J.T, torch.float64)
+        assert close(ntk.diag(net, x, wave), J.square().sum(1), torch.float64)
+        assert close(ntk.trace(net, x, wave), J.square().sum(), torch.float64)
+    finally:
+        torch.set_num_threads(before)
+
+
+# ------------------------------------------------------------------------------------------ every instruction-set level
+
+LEVEL_CASES = [
+    "tanh-wave",
+    "silu-wave",
+    "softplus_beta_threshold-wave",
+    "gelu-wave",
+    "gelu_tanh-wave",
+    "erf-wave",
+    "sin-wave",
+]
+LEVEL_CASES += [
+    "sigmoid-wave",
+    "odd_widths-wave",
+    "wide-wave",
+    "tanh-two_components",
+    "tanh-products",
+    "classifier-value",
+]
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+import ntkfast as ntk
+from cases import CASES
+from test_numerics import LEVEL_CASES, kernels
+print(ntk._C.isa())
+torch.save({c.name: kernels(c) for c in CASES if c.name in LEVEL_CASES}, sys.argv[2])
+"""
+
+
+def kernels(case: Case) -> dict[torch.dtype, list[torch.Tensor]]:
+    found = {}
+    for dtype in (torch.float64, torch.float32):
+        net, x = case.net(dtype), case.points(dtype)
+        f = ntk.factors(net, x, case.residual)
+        grams = [ntk.gram(net, x, case.residual, method=method) for method in ("structured", "explicit")]
+        v = {name: torch.ones_like(p) for name, p in net.named_parameters()}
+        vjp = torch.cat([part.flatten() for part in f.vjp(torch.ones_like(f.rows)).values()])
+        found[dtype] = [ntk.trace(net, x, case.residual), ntk.diag(net, x, case.residual), *grams, vjp, f.jvp(v)]
+    return {dtype: [result.detach() for result in results] for dtype, results in found.items()}
+
+
+@pytest.mark.parametrize("level", ["base", "avx2", "avx512"])
+def test_every_instruction_set_level_equals_the_reference(level: str, tmp_path: Path):
+    file = tmp_path / "kernels.pt"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(file)],
+        cwd=tmp_path,  # the installed package, whatever lies in the folder of the tests
+        env={**os.environ, "NTKFAST_ISA": level},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    if done.stdout.split()[-1] != level:
+        pytest.skip(f"this processor or build has no level {level}")
+    saved = torch.load(file)
+    assert len(saved) == len(LEVEL_CASES)
+    for case in (case for case in CASES if case.name in LEVEL_CASES):
+        for dtype, results in saved[case.name].items():
+            J = expected_jacobian(case, dtype)
+            K = J @ J.T
+            for actual, exact in zip(results, [K.trace(), K.diagonal(), K, K, J.sum(0), J.sum(1)], strict=True):
+                assert close(actual, exact, dtype)

@@ -1,0 +1,91 @@
+"""Figures: what they show, in which panels, and that nothing is loaded before the first one."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ntkfast import plots
+
+K = [0, 100, 200]
+CURVE = (K, [1.0, 0.1, 0.01])
+
+
+def titles(figure):
+    return [axis.get_title() for axis in figure.axes if axis.get_title()]
+
+
+def test_importing_the_package_and_its_plots_loads_no_matplotlib():
+    code = "import sys, ntkfast, ntkfast.plots; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_losses_have_a_panel_a_group_and_a_curve_a_run():
+    figure = plots.losses({"a": {"u": CURVE, "ut": CURVE}, "b": {"u": CURVE}})
+    assert [len(axis.lines) for axis in figure.axes] == [4, 2]  # the records, and their running mean
+    assert titles(figure) == [r"$\mathcal{L}_{u}$", r"$\mathcal{L}_{u_{t}}$"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
+
+
+def test_the_running_mean_is_geometric_and_as_long_as_the_curve():
+    values = np.array([1.0, 100.0] * 200)
+    smooth = plots.losses({"a": {"u": (np.arange(400), values)}}).axes[0].lines[1].get_ydata()
+    assert len(smooth) == 400 and np.allclose(smooth[10:-10], 10, rtol=0.3)
+    exact = plots.losses({"a": {"u": CURVE}}).axes[0].lines[1].get_ydata()
+    assert np.allclose(exact, CURVE[1], rtol=1e-12)
+
+
+def test_errors_draw_every_seed_and_name_each_run_once():
+    figure = plots.errors({"a": [CURVE, CURVE], "b": [CURVE]})
+    (axis,) = figure.axes
+    assert len(axis.lines) == 3
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
+    assert axis.get_xlabel() == "iteration" and "error" in axis.get_ylabel()
+
+
+def test_weights_have_a_curve_a_group():
+    (axis,) = plots.weights({"u": CURVE, "r": CURVE}).axes
+    assert [line.get_label() for line in axis.lines] == [r"$\lambda_{u}$", r"$\lambda_{r}$"]
+
+
+def test_spectra_are_log_log_and_leave_out_rounding():
+    figure = plots.spectra({"u": {0: [4.0, 1.0, 1e-20, -1e-18], 10: [2.0, 1.0, 0.5, 0.25]}})
+    (axis,) = figure.axes
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+    assert [list(line.get_ydata()) for line in axis.lines] == [[4, 1], [2, 1, 0.5, 0.25]]
+
+
+def test_maps_show_exact_predicted_and_error_with_time_along_x():
+    t, x = np.linspace(0, 1, 5), np.linspace(0, 1, 4)
+    exact = np.outer(t, x)
+    figure = plots.maps(t, x, exact, exact + 0.5)
+    assert [title.split(" ")[0] for title in titles(figure)] == ["exact", "predicted", "absolute"]
+    fields = [axis.collections[0].get_array() for axis in figure.axes[:3]]
+    assert np.allclose(fields[0].reshape(4, 5), exact.T) and np.allclose(fields[2], 0.5)
+
+
+def test_slices_have_a_panel_a_time():
+    x = np.linspace(0, 1, 4)
+    figure = plots.slices(x, (0.0, 0.5), np.zeros((2, 4)), {"a": np.ones((2, 4))})
+    assert titles(figure) == ["$t = 0.00$", "$t = 0.50$"]
+    assert [len(axis.lines) for axis in figure.axes] == [2, 2]
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf"])
+def test_figures_are_saved_in_the_format_of_their_ending(tmp_path, ending):
+    path = plots.save(plots.weights({"ut": CURVE}), tmp_path / f"figure.{ending}")
+    assert path.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+
+
+def test_drawing_leaves_the_style_of_the_caller_alone():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.weights({"u": CURVE})
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a path that can be written, got '.*none"):
+        plots.save(plots.weights({"u": CURVE}), tmp_path / "none" / "figure.png")

@@ -1,0 +1,106 @@
+"""Residuals: how parameters are told apart, binding, and what is refused."""
+
+import pytest
+import torch
+
+from ntkfast.residual import Residual, check_points, residual, value
+
+
+@residual("t", "x")
+def wave(u):
+    """The wave operator."""
+    return u.d(t=2) - 4.0 * u.d(x=2)
+
+
+@residual("t", "x")
+def heat(u, at, kappa, power=2):
+    return u.d(t=1) - kappa * u.d(x=2) - at.x**power
+
+
+def test_parameters_are_told_apart_by_name():
+    assert (wave.outputs, wave.takes_at, wave.coefficients) == (("u",), False, {})
+    assert (heat.outputs, heat.takes_at, heat.coefficients) == (("u",), True, {"power": 2})
+    shuffled = Residual(lambda at, kappa, w: w, ("x",), outputs=("w",))
+    assert shuffled.outputs == ("w",) and shuffled.takes_at
+    assert Residual(lambda w: w, ("x",), outputs="w").outputs == ("w",)
+
+
+def test_attributes_and_repr():
+    assert wave.coordinates == ("t", "x") and wave.index is None and callable(wave.fn)
+    assert repr(wave) == "<residual wave('t', 'x')>"
+    assert repr(heat.bind(kappa=torch.ones(3))) == "<residual heat('t', 'x', kappa=tensor(3,), power=2)>"
+    assert wave.fn.__doc__ == "The wave operator."
+
+
+def test_value_is_the_outputs_themselves():
+    assert value.fn is None and value.index is None and value.coordinates == () and repr(value) == "ntk.value"
+    assert value[3].fn is None and value[3].index == 3 and repr(value[3]) == "ntk.value[3]"
+    assert value.bind() is value
+
+
+def test_bind_makes_a_new_residual_and_binding_again_overrides():
+    first = heat.bind(kappa=0.3)
+    second = first.bind(kappa=0.5, power=3)
+    assert heat.coefficients == {"power": 2}
+    assert first.coefficients == {"kappa": 0.3, "power": 2}
+    assert second.coefficients == {"kappa": 0.5, "power": 3}
+    assert first.name == "heat" and first.coordinates == ("t", "x") and first.takes_at
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: residual("t", "t")(lambda u: u), ValueError, "distinct coordinate names"),
+        (lambda: residual()(lambda u: u), ValueError, "at least one"),
+        (lambda: residual("a b")(lambda u: u), ValueError, "identifiers, got 'a b'"),
+        (lambda: residual(lambda u: u), TypeError, "as in @ntk.residual"),
+        (lambda: Residual(3, ("x",)), TypeError, "expected a residual function, got int"),
+        (lambda: residual("x")(lambda *u: u), TypeError, r"named parameters only, got \*u"),
+        (lambda: residual("x")(lambda: 0), ValueError, r"exactly one output, got \(\)"),
+        (lambda: residual("x")(lambda at, u: u), ValueError, "a parameter for the output"),
+        (lambda: residual("x", outputs=("v",))(lambda u: u), ValueError, "output 'v'"),
+        (lambda: residual("x", outputs=("u", "v"))(lambda u, v: u), ValueError, r"one output, got \('u', 'v'\)"),
+        (lambda: heat.bind(nu=1.0), ValueError, r"\('kappa', 'power'\), got 'nu'"),
+        (lambda: heat.bind(u=1.0), ValueError, "got 'u'"),
+        (lambda: value.bind(c=1.0), ValueError, "got 'c'"),
+        (lambda: heat.bind(kappa="1"), TypeError, "number or a tensor for coefficient 'kappa', got str"),
+        (lambda: heat.bind(kappa=torch.nn.Parameter(torch.ones(()))), ValueError, "constant for coefficient 'kappa'"),
+        (lambda: heat.bind(kappa=torch.ones((), requires_grad=True)), ValueError, "constant for coefficient 'kappa'"),
+        (lambda: wave[0], TypeError, "got an index on the residual wave"),
+        (lambda: value[1][0], TypeError, r"got an index on the residual value\[1\]"),
+        (lambda: value["u"], TypeError, "expects an int, got 'u'"),
+        (lambda: value[-1], ValueError, "at least 0, got -1"),
+    ],
+)
+def test_refuses_with_a_sentence(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("points", "error", "message"),
+    [
+        ([[0.0, 1.0]], TypeError, "tensor of shape .* got list"),
+        (torch.zeros(3, 2, dtype=torch.int64), TypeError, "float32 or float64, got torch.int64"),
+        (torch.zeros(3, 2, dtype=torch.float16), TypeError, "float32 or float64, got torch.float16"),
+        (torch.zeros(2), ValueError, r"shape \(n, d\), got shape \(2,\)"),
+        (torch.zeros(3, 1, 2), ValueError, r"got shape \(3, 1, 2\)"),
+        (torch.zeros(3, 3), ValueError, r"2 columns \('t', 'x'\), got 3"),
+        (torch.tensor([[0.0, 1.0], [0.0, float("nan")]]), ValueError, "finite points, got NaN or infinity in row 1"),
+        (torch.tensor([[0.0, float("-inf")]]), ValueError, "row 0"),
+        (torch.tensor([[float("inf"), 0.0], [float("-inf"), 0.0]]), ValueError, "row 0"),
+    ],
+)
+def test_check_points_refuses_with_a_sentence(points, error, message):
+    with pytest.raises(error, match=message):
+        check_points(wave, points)
+
+
+def test_check_points_accepts_large_numbers_and_no_points():
+    check_points(wave, torch.full((10, 2), 3e38))
+    check_points(wave, torch.zeros(0, 2))
+    check_points(value, torch.zeros(4, 784))
+
+
+def test_check_points_can_leave_the_numbers_alone():
+    check_points(wave, torch.full((1, 2), float("nan")), finite=False)

@@ -1,0 +1,56 @@
+"""Runs: what a residual function may capture and return."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ntkfast.recording import record
+from ntkfast.residual import Residual
+
+COORDINATES = ("t", "x", "y")
+PARAMETER = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+
+def points_of(n):
+    return torch.rand(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+
+
+REFUSED = {
+    "captured coefficient": (lambda u: u.d(t=1) - PARAMETER * u.d(x=2), ValueError, "captured tensor .* requires grad"),
+    "captured source": (lambda u, at: u - PARAMETER * at.x, ValueError, "captured tensor of shape"),
+    "captured inside": (lambda u: torch.sin(PARAMETER * u), ValueError, "captured tensor of shape"),
+    "switch in an operator": (lambda u: (u > 0.7) * (u.d(t=1) + u.d(y=1)), ValueError, "torch.where"),
+    "derivative of a product": (lambda u: (u * u).d(x=1), ValueError, "got a product or a function"),
+    "Laplacian of a function": (lambda u: torch.sin(u).laplacian("x"), ValueError, "got a product or a function"),
+    "number": (lambda u: 0.0, TypeError, r"shape \(100,\) or a dict of them, got float"),
+    "nothing": (lambda u: None, TypeError, "got NoneType"),
+    "tuple": (lambda u: (u, u), TypeError, "got tuple"),
+    "empty dict": (lambda u: {}, ValueError, "got an empty dict"),
+    "unnamed component": (lambda u: {0: u}, TypeError, "named by strings, got 0"),
+    "scalar": (lambda u: u.mean(), ValueError, r"rows of shape \(100,\), got \(\)"),
+    "matrix": (lambda u, at: u.exp()[:, None] * at.x, ValueError, r"rows of shape \(100,\), got \(100, 100\)"),
+    "wrong component": (lambda u: {"a": u, "b": u.exp()[:3]}, ValueError, r"component 'b'.*got \(3,\)"),
+    "booleans": (lambda u: u > 0, TypeError, "got torch.bool"),
+    "missing coefficient": (lambda u, kappa: kappa * u, ValueError, r"got none for kappa; use bind\(kappa=…\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses_with_a_sentence(name):
+    function, error, message = REFUSED[name]
+    with pytest.raises(error, match=message):
+        record(Residual(function, COORDINATES), points_of(100), 1)
+
+
+def test_a_second_run_that_goes_another_way_is_refused():
+    state = SimpleNamespace(calls=0)
+
+    def unsteady(u):
+        state.calls += 1
+        return u.d(t=1) * u if state.calls < 500 else u * u
+
+    recording = record(Residual(unsteady, COORDINATES), points_of(3), 1)
+    state.calls = 500
+    with pytest.raises(ValueError, match="whatever the values of the jet"):
+        recording.rows(torch.ones(2, 3, 1, dtype=torch.float64))

@@ -1,0 +1,54 @@
+"""Histories: series by group, and files that survive a killed run."""
+
+import json
+
+import pytest
+
+from ntkfast.training import History
+
+
+def filled() -> History:
+    history = History()
+    history.add(0, loss={"u": 2.0, "r": 9.0}, error=1.0)
+    history.add(100, loss={"u": 0.1, "r": 1 / 3}, weights={"u": 3.0, "r": 1.5}, seconds=0.25)
+    history.add(100, error=0.5, spectrum={"u": [3.0, 1.0]})
+    return history
+
+
+def test_series_hold_values_at_the_iterations_that_have_them():
+    history = filled()
+    assert history.loss["r"].iterations == [0, 100] and list(history.loss["r"]) == [9.0, 1 / 3]
+    assert history.weights["u"].iterations == [100]
+    assert history.error[-1] == 0.5 and history.seconds[-1] == 0.25
+    assert history.spectrum == {"u": {100: [3.0, 1.0]}}
+
+
+def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
+    filled().save(tmp_path / "new" / "folder")
+    assert History.load(tmp_path / "new" / "folder").records == filled().records
+
+
+def test_a_stream_is_on_disk_before_it_is_closed_and_older_records_are_replaced(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"iteration": 7, "error": 3}\n')
+    history = filled()
+    history.stream(tmp_path)
+    history.add(200, error=0.1)
+    assert History.load(tmp_path).records == history.records
+    history.close()
+
+
+def test_the_unfinished_line_of_a_killed_run_is_left_out(tmp_path):
+    path = filled().save(tmp_path)
+    path.write_text(path.read_text() + '{"iteration": 200, "err')
+    assert History.load(tmp_path).records == filled().records
+
+
+def test_a_state_is_plain_and_brings_everything_back():
+    history = History()
+    history.load_state_dict(json.loads(json.dumps(filled().state_dict())))
+    assert history.records == filled().records
+
+
+def test_a_folder_without_history_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a file .*history.jsonl"):
+        History.load(tmp_path)

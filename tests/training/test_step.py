@@ -1,0 +1,126 @@
+"""The step: one sweep gives losses, gradient, traces and spectra, and they are those of the definitions."""
+
+import pytest
+import torch
+
+import ntkfast as ntk
+from ntkfast.training.step import Layout, sweep
+
+PROBLEM = ntk.problems.Wave1D()
+SIZES = {"start": 4, "left": 3, "right": 5, "r": 6}
+LOSS_GROUPS = {"u": ["start", "left", "right"], "ut": ["start"], "r": ["r"]}
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return ntk.MLP([2, 7, 6, 1], standardize=PROBLEM.domain, dtype=torch.float64)
+
+
+@pytest.fixture
+def layout(net):
+    return Layout(PROBLEM, SIZES, net, torch.Generator().manual_seed(5))
+
+
+def rows_and_jacobian(net, batch):
+    """Rows (n, k) and Jacobian (n, k, P) by condition, from the definitions."""
+    found = {}
+    for name, (points, residual) in batch.groups.items():
+        rows = ntk.reference.rows(net, points, residual).detach().reshape(len(points), -1)
+        found[name] = rows, ntk.reference.jacobian(net, points, residual).reshape(*rows.shape, -1)
+    return found
+
+
+def test_rows_are_laid_out_by_condition_and_counted_by_group(layout):
+    assert layout.groups == ("u", "ut", "r")
+    assert layout.components == {"start": ("u", "ut"), "left": ("",), "right": ("",), "r": ("",)}
+    assert layout.rows == {"u": 12, "ut": 4, "r": 6}
+
+
+def test_making_a_layout_draws_nothing(net):
+    generator = torch.Generator().manual_seed(5)
+    Layout(PROBLEM, SIZES, net, generator)
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(5).get_state())
+
+
+def test_losses_are_sums_over_conditions_of_mean_squares(net, layout):
+    batch = layout.draw(torch.Generator().manual_seed(1))
+    rows = {name: r for name, (r, _) in rows_and_jacobian(net, batch).items()}
+    losses = layout.losses(sweep(net, batch).rows.detach())
+    expected = [
+        rows["start"][:, 0].square().mean() + rows["left"].square().mean() + rows["right"].square().mean(),
+        rows["start"][:, 1].square().mean(),
+        rows["r"].square().mean(),
+    ]
+    assert torch.allclose(losses, torch.stack(expected), rtol=1e-10)
+
+
+def test_the_pulled_back_rows_are_the_gradient_of_the_weighted_loss(net, layout):
+    batch = layout.draw(torch.Generator().manual_seed(2))
+    lam = torch.tensor([3.0, 0.5, 2.0], dtype=torch.float64)
+    f = sweep(net, batch)
+    gradient = torch.cat([g.flatten() for g in f.vjp(layout.pull(lam) * f.rows.detach()).values()])
+    expected = torch.zeros_like(gradient)
+    for name, (rows, jacobian) in rows_and_jacobian(net, batch).items():
+        of_component = lam[[layout.groups.index(g) for g in layout.component_groups[name]]]
+        expected += torch.einsum("k,nk,nkp->p", of_component, rows, jacobian) * 2 / len(rows)
+    assert (gradient - expected).norm() < 1e-10 * expected.norm()
+
+
+def test_traces_are_those_of_the_kernels_of_the_groups(net, layout):
+    batch = layout.draw(torch.Generator().manual_seed(3))
+    traces = layout.traces(sweep(net, batch))
+    squares = {name: jacobian.square().sum(2) for name, (_, jacobian) in rows_and_jacobian(net, batch).items()}
+    expected = {
+        "u": squares["start"][:, 0].sum() + squares["left"].sum() + squares["right"].sum(),
+        "ut": squares["start"][:, 1].sum(),
+        "r": squares["r"].sum(),
+    }
+    for group, trace in traces.items():
+        assert trace.item() == pytest.approx(expected[group].item(), rel=1e-10)
+
+
+def test_eigenvalues_add_up_to_the_trace_and_descend(net, layout):
+    batch = layout.draw(torch.Generator().manual_seed(3))
+    traces = layout.traces(sweep(net, batch))
+    for group, eigenvalues in layout.spectra(net, batch).items():
+        assert len(eigenvalues) == layout.rows[group]
+        assert sum(eigenvalues) == pytest.approx(traces[group].item(), rel=1e-10)
+        assert eigenvalues == sorted(eigenvalues, reverse=True)
+
+
+def test_fresh_traces_come_from_as_many_new_points_as_asked(net, layout):
+    traces, rows = layout.fresh_traces(net, {"ut": 9, "u": 24}, torch.Generator().manual_seed(4))
+    assert rows == {"ut": 9, "u": 24}
+    generator = torch.Generator().manual_seed(4)
+    start = PROBLEM.conditions["start"]
+    points = start.draw(9, generator, torch.float64).points.xy
+    jacobian = ntk.reference.jacobian(net, points, start.residual).reshape(9, 2, -1)
+    assert traces["ut"].item() == pytest.approx(jacobian[:, 1].square().sum().item(), rel=1e-10)
+
+
+def test_targets_are_subtracted_row_by_row(net):
+    D = PROBLEM.domain
+    residual = lambda u: {"a": u, "b": u.d(x=1)}  # noqa: E731
+    shifted = lambda u, at: {"a": u - at.t, "b": u.d(x=1) - 2.0}  # noqa: E731
+    target = {"a": lambda at: at.t, "b": 2.0}
+    losses = []
+    for condition in (ntk.Condition(D, residual, target, n=5), ntk.Condition(D, shifted, n=5)):
+        problem = ntk.Problem(D, {"free": ntk.Condition(D.at(t=0), n=2), "c": condition})
+        layout = Layout(problem, {"free": 2, "c": 5}, net, torch.Generator())
+        batch = layout.draw(torch.Generator().manual_seed(6))
+        rows = sweep(net, batch).rows.detach()
+        losses.append(layout.losses(rows if batch.targets is None else rows - batch.targets))
+    assert torch.allclose(losses[0], losses[1], rtol=1e-12)
+
+
+def test_named_columns_reach_the_residual(net):
+    D = PROBLEM.domain
+    xy = D.sample(6, torch.Generator().manual_seed(0), torch.float64)
+    with_column = ntk.Condition(ntk.Points(xy, datum=3 * xy[:, 0]), lambda u, at: u - at.datum)
+    without = ntk.Condition(xy, lambda u, at: u - 3 * at.t)
+    rows = []
+    for condition in (with_column, without):
+        layout = Layout(ntk.Problem(D, {"c": condition}), {"c": 6}, net, torch.Generator())
+        rows.append(sweep(net, layout.draw(torch.Generator())).rows.detach())
+    assert torch.allclose(rows[0], rows[1], rtol=1e-12)
