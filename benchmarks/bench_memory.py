@@ -15,7 +15,7 @@ PROBE = Path(__file__).with_name("memory_probe.py")
 BUDGET = "512MB"
 BUDGET_BYTES = 512 * 10**6
 MILLION = 10**6
-MIB = 2**20
+MEGABYTE = 10**6
 
 
 def probe(side: str, width: int, n: int, memory: str | None = None) -> dict:

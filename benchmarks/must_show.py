@@ -113,7 +113,7 @@ def step() -> Iterator[Found]:
 
 def memory() -> Iterator[Found]:
     record = bench_memory.compare()
-    peaks = {k: v / bench_memory.MIB for k, v in record["peak_bytes"].items()}
+    peaks = {k: v / bench_memory.MEGABYTE for k, v in record["peak_bytes"].items()}
     detail = ", ".join(f"{k} {v:.1f} MB" for k, v in peaks.items())
     yield (
         "peak",
@@ -121,7 +121,7 @@ def memory() -> Iterator[Found]:
         [Row("peak memory of the trace, width 500, N = 300", 16, peaks["ntkfast"], " MB", False, detail)],
     )
     record = bench_memory.million()
-    peak, seconds = record["peak_bytes"]["ntkfast"] / 10**6, record["cold_seconds"]["ntkfast"]
+    peak, seconds = record["peak_bytes"]["ntkfast"] / bench_memory.MEGABYTE, record["cold_seconds"]["ntkfast"]
     what = "trace, width 128, N = 10⁶, budget 512 MB"
     rows = [Row(f"{what}: peak", 512, peak, " MB", False, ""), Row(f"{what}: time", 4, seconds, " s", False, "cold")]
     yield "million", record, rows

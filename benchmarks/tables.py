@@ -59,9 +59,7 @@ def _footer(content: dict) -> str:
     )
     if "peak" in measurements.get("memory", {}):
         peaks = measurements["memory"]["peak"]["peak_bytes"]
-        text += (
-            " Peak memory of the first trace: " + ", ".join(f"{k} {v / 2**20:.0f} MB" for k, v in peaks.items()) + "."
-        )
+        text += " Peak memory of the first trace: " + ", ".join(f"{k} {v / 1e6:.0f} MB" for k, v in peaks.items()) + "."
     return text
 
 

@@ -122,7 +122,8 @@ def train(rule: str, seed: int, settings: Settings, args: argparse.Namespace, fo
     if args.resume and checkpoint.exists():
         trainer = ntk.Trainer.resume(checkpoint, problem, net, optimizer, exponential_decay)
     else:
-        (folder / "run.json").unlink(missing_ok=True)
+        if (folder / "run.json").exists():
+            (folder / "run.json").unlink()
         weights = ntk.NTKWeights(every=settings.every) if rule == "ntk" else None
         trainer = ntk.Trainer(problem, net, weights, optimizer, exponential_decay, seed=seed, batch=settings.batch)
     history = trainer.fit(

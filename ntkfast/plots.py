@@ -60,7 +60,7 @@ def symbol(group: str) -> str:
     Example:
         >>> from ntkfast.plots import symbol
         >>> symbol("ut"), symbol("continuity")
-        ('u_{t}', '\\\\mathrm{continuity}')
+        ('u_{t}', '\\mathrm{continuity}')
     """
     if not (group.isalpha() and len(group) <= 3):
         return rf"\mathrm{{{group}}}"

@@ -60,10 +60,7 @@ def test_products_with_vectors_equal_the_reference(problem: Problem):
 
 def test_products_are_adjoint(problem: Problem):
     f = ntk.factors(problem.net, problem.points, problem.residual)
-    x, v = (
-        torch.randn(len(f.rows), generator=torch.Generator().manual_seed(1)).to(problem.dtype),
-        directions(problem.net),
-    )
+    x, v = uniform(len(f.rows), 1).flatten().to(problem.dtype) - 0.5, directions(problem.net)
     left, right = f.jvp(v).double() @ x.double(), flat(v).double() @ flat(f.vjp(x)).double()
     scale = torch.linalg.vector_norm(problem.jacobian) * x.double().norm() * flat(v).double().norm()
     assert abs(left - right) <= 8 * torch.finfo(problem.dtype).eps * scale

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 import torch
-from cases import double, u_t, wave
+from cases import TOLERANCE, double, u_t, wave
 
 import ntkfast as ntk
 from ntkfast import reference
@@ -37,15 +37,12 @@ def test_the_network_has_the_size_of_the_paper():
     assert sum(p.numel() for p in net.parameters()) == 503_001
 
 
-@pytest.mark.parametrize(
-    "dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"]
-)
-def test_traces_equal_the_reference_in_float64(dtype: torch.dtype, tolerance: float):
+def test_traces_equal_the_reference_in_float64(dtype: torch.dtype):
     net, groups = paper_network(0, dtype), paper_groups(10, 0, dtype)
     traces = ntk.trace(net, groups)
     for name, (points, residual) in groups.items():
         expected = reference.trace(double(net), points.double(), residual)
-        assert abs(traces[name].double() - expected) <= tolerance * expected
+        assert abs(traces[name].double() - expected) <= TOLERANCE[dtype] * expected
 
 
 def test_the_gram_equals_the_reference():

@@ -17,12 +17,12 @@ struct Slot {
     int64_t n_in = 1, n_out = 1, z = 0;
     for (int l = 0; l < sweep.layers; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      n_in = layer.n_in > n_in ? layer.n_in : n_in;
-      n_out = layer.n_out > n_out ? layer.n_out : n_out;
-      z += layer.activation == core::Activation::identity && l + 1 == sweep.layers ? 0 : layer.n_out;
+      n_in = padded<T>(layer.n_in) > n_in ? padded<T>(layer.n_in) : n_in;
+      n_out = padded<T>(layer.n_out) > n_out ? padded<T>(layer.n_out) : n_out;
+      z += layer.activation == core::Activation::identity && l + 1 == sweep.layers ? 0 : padded<T>(layer.n_out);
     }
     scratch = 0;
-    A = scratch + rows * kPanel<T>;
+    A = scratch + rows * kPanel<T>;  // every part is a multiple of a cache line
     D = A + 2 * rows * (n_in > n_out ? n_in : n_out);
     Z = D + 2 * rows * n_out;
     a_products = Z + rows * z;
@@ -41,17 +41,17 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   T* z = memory + slot.Z;
   for (int l = 0; l < L; ++l) {
     const int64_t n_in = sweep.layer[l].n_in, n_out = sweep.layer[l].n_out;
-    stacks.A[l] = {memory + slot.A + (l % 2) * (slot.D - slot.A) / 2, tile.count * n_in, n_in};
-    stacks.D[l] = {memory + slot.D + (l % 2) * (slot.Z - slot.D) / 2, tile.count * n_out, n_out};
+    stacks.A[l] = local_stack(memory + slot.A + (l % 2) * (slot.D - slot.A) / 2, tile.count, n_in);
+    stacks.D[l] = local_stack(memory + slot.D + (l % 2) * (slot.Z - slot.D) / 2, tile.count, n_out);
     const bool stash = l + 1 < L || sweep.layer[l].activation != core::Activation::identity;
-    stacks.Z[l] = {stash ? z : nullptr, tile.count * n_out, n_out};
-    z += stash ? rows * n_out : 0;
+    stacks.Z[l] = local_stack(stash ? z : nullptr, tile.count, n_out);
+    z += stash ? rows * padded<T>(n_out) : 0;
   }
   const int64_t o = sweep.layer[L - 1].n_out;
-  stacks.A[L] = {memory + slot.A + (L % 2) * (slot.D - slot.A) / 2, tile.count * o, o};
+  stacks.A[L] = local_stack(memory + slot.A + (L % 2) * (slot.D - slot.A) / 2, tile.count, o);
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
   forward_tile(sweep, forward, tile, stacks, memory, [&](int l) {
-    if (l >= first) inner_products(channels, tile.count, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+    if (l >= first && l < L) inner_products(channels, tile.count, stacks.A[l], sweep.layer[l].n_in, a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];

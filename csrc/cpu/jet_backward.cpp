@@ -10,22 +10,33 @@ void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
   const int first = first_active(sweep), L = sweep.layers;
   const PackedWeights<T> weights(sweep, Direction::backward, first + 1, parallel);
-  const int64_t scratch_size = tiling.max_rows() * kPanel<T>;
-  const Buffer<T> scratch(parallel.threads * scratch_size);
+  const int64_t scratch_size = tiling.max_rows() * kPanel<T>, stack_size = tiling.max_rows() * padded<T>(widest(sweep));
+  const int64_t slot_size = scratch_size + 3 * stack_size;  // D twice, in turn, and Z
+  const Buffer<T> slots(parallel.threads * slot_size);
   const Buffer<Stack<T>> views(parallel.threads * 2 * L);
   for_each_task(parallel, tiling.tiles(), [&](int64_t task, int slot) {
     const Tile<T> tile = tiling.tile(task);
-    const Group<T>& group = *tile.group;
+    T* scratch = slots.get() + slot * slot_size;
+    T* stacks = scratch + scratch_size;
     Stack<T>* Z = views.get() + slot * 2 * L;
     Stack<T>* D = Z + L;
-    for (int j = 0; j < group.components; ++j) {
-      const Component& component = group.component[j];
-      for (int l = 0; l < L; ++l) {
+    for (int l = 0; l < L; ++l) {
+      Z[l] = sweep.Z[l] != nullptr ? local_stack(stacks + 2 * stack_size, tile.count, sweep.layer[l].n_out) : Stack<T>{};
+      D[l] = local_stack(stacks + (l % 2) * stack_size, tile.count, sweep.layer[l].n_out);
+    }
+    const auto fetch_stash = [&](int l) {
+      if (sweep.Z[l] == nullptr) return;
+      const int64_t n_out = sweep.layer[l].n_out;
+      copy_stack(tile.channels(), tile.count, n_out, stack_of(sweep.Z[l], tile.group->row, tile, n_out), Z[l]);
+    };
+    for (int j = 0; j < tile.group->components; ++j) {
+      const Component& component = tile.group->component[j];
+      fetch_stash(L - 1);
+      backward_tile(sweep, weights, tile, component, first, TileStacks<T>{nullptr, Z, D}, scratch, [&](int l) {
         const int64_t n_out = sweep.layer[l].n_out;
-        Z[l] = sweep.Z[l] != nullptr ? Stack<T>{sweep.Z[l] + (group.row + tile.first) * n_out, group.n * n_out, n_out} : Stack<T>{nullptr, 0, 0};
-        D[l] = {sweep.D[l] + (component.row + tile.first) * n_out, group.n * n_out, n_out};
-      }
-      backward_tile(sweep, weights, tile, component, first, TileStacks<T>{nullptr, Z, D}, scratch.get() + slot * scratch_size, [](int) {});
+        copy_stack(component.channels, tile.count, n_out, D[l], stack_of(sweep.D[l], component.row, tile, n_out));
+        if (l > first) fetch_stash(l - 1);
+      });
     }
   });
 }

@@ -6,6 +6,8 @@
 // Stacks may be tile-local (streaming) or the caller's; a Stack hides which.
 #pragma once
 
+#include <cstring>
+
 #include "activation_panel.h"
 #include "weights.h"
 
@@ -31,13 +33,18 @@ int64_t tile_points(const Group<T>& group, int64_t tile_rows, int threads) {
   return tiles > 0 ? ceil_div(group.n, tiles) : 1;
 }
 
+template <class T>
+int64_t widest(const Sweep<T>& sweep) {
+  int64_t width = sweep.layer[0].n_in;
+  for (int l = 0; l < sweep.layers; ++l) width = sweep.layer[l].n_out > width ? sweep.layer[l].n_out : width;
+  return width;
+}
+
 // Rows of a tile such that a layer's stack stays well inside L2.
 template <class T>
 int64_t tile_rows_of(const Sweep<T>& sweep) {
   if (sweep.tile_rows > 0) return sweep.tile_rows;
-  int64_t width = 1;
-  for (int l = 0; l < sweep.layers; ++l) width = sweep.layer[l].n_out > width ? sweep.layer[l].n_out : width;
-  const int64_t rows = (int64_t{400} << 10) / (static_cast<int64_t>(sizeof(T)) * width);
+  const int64_t rows = (int64_t{400} << 10) / (static_cast<int64_t>(sizeof(T)) * widest(sweep));
   return rows < 96 ? 96 : rows > 384 ? 384 : rows;
 }
 
@@ -54,6 +61,35 @@ inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
   return {first, columns - first < panel ? columns - first : panel};
 }
 
+// Between a tile-local stack, whose rows stand together, and the caller's. Whole rows at a time: a sweep writes a layer panel by
+// panel, and slices of rows that leave the cache one by one cost several times the bandwidth.
+template <class T>
+void copy_stack(int channels, int64_t count, int64_t width, Stack<T> from, Stack<T> to) {
+  for (int c = 0; c < channels; ++c)
+    for (int64_t i = 0; i < count; ++i)
+      std::memcpy(to.data + c * to.channel + i * to.row, from.data + c * from.channel + i * from.row,
+                  static_cast<std::size_t>(width) * sizeof(T));
+}
+
+// Rows of tile-local stacks start on cache lines, and not all on the same few sets of the cache.
+template <class T>
+constexpr int64_t padded(int64_t width) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t lines = ceil_div(width, kLine);
+  return (lines % 8 == 0 ? lines + 1 : lines) * kLine;
+}
+
+template <class T>
+Stack<T> local_stack(T* memory, int64_t count, int64_t width) {
+  return {memory, count * padded<T>(width), padded<T>(width)};
+}
+
+// The tile's rows in a stack of the caller: `row` is the first one of its group or component.
+template <class T>
+Stack<T> stack_of(T* stack, int64_t row, const Tile<T>& tile, int64_t width) {
+  return {stack + (row + tile.first) * width, tile.group->n * width, width};
+}
+
 // Input channels of the first layer: the points, then β.
 template <class T>
 void fill_inputs(const Tile<T>& tile, int64_t d, Stack<T> A) {
@@ -67,7 +103,7 @@ void fill_inputs(const Tile<T>& tile, int64_t d, Stack<T> A) {
     }
 }
 
-// after(l) runs when A_l is complete.
+// after(l) runs when A_l, and with it Z_{l−1}, is complete; A_L is the output.
 template <class T, class After>
 void forward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile, const TileStacks<T>& stacks, T* scratch,
                   const After& after) {
@@ -79,7 +115,7 @@ void forward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const 
       tile_times_panel<T>(tile.channels(), tile.count, stacks.A[l], weights.of(l) + p * kPanel<T> * layer.n_in, layer.n_in, scratch);
       push_panel(layer, tile, scratch, panel_columns(p, kPanel<T>, layer.n_out), stacks.A[l + 1], stacks.Z[l]);
     }
-    if (l + 1 < sweep.layers) after(l + 1);
+    after(l + 1);
   }
 }
 

@@ -1,5 +1,7 @@
 #include "vjp.h"
 
+#include <cstring>
+
 #include "buffer.h"
 #include "parallel.h"
 #include "tile_product.h"
@@ -13,8 +15,8 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-constexpr int64_t kRowBlock = 256;
-constexpr int64_t kBand = 9 * kTileRows;
+constexpr int64_t kRowBlock = 128;
+constexpr int64_t kBand = 252;
 
 // Row r of D belongs to stack row a[r] of A and has the factor x[r]; b[r] is that factor on value channels, else 0.
 template <class T>
@@ -42,33 +44,44 @@ void fill_row_map(const Vjp<T>& p, RowMap<T>& map) {
   }
 }
 
-// Strips of nearly equal height; strip s of the block stands at `first row of the strip · depth`, k-major.
+// Cuts a band into strips of nearly equal height: strip s has its first row at `first`.
+struct Strip {
+  int64_t first, height;
+};
+
+inline Strip strip_of(int64_t s, int64_t strips, int64_t height) {
+  const int64_t even = height / strips, rest = height % strips;
+  return {s * even + (s < rest ? s : rest), even + (s < rest)};
+}
+
+// x∘D for a block of rows; strip s stands at `its first row · depth`, k-major.
 template <class T>
 void pack_cotangents(const Layer<T>& layer, const T* D, const RowMap<T>& map, int64_t from, int64_t depth, int64_t band, int64_t height, T* to) {
   const int64_t strips = ceil_div(height, kTileRows);
-  for (int64_t s = 0, m = 0; s < strips; ++s) {
-    const int64_t count = height / strips + (s < height % strips);
-    for (int64_t k = 0; k < depth; ++k) {
-      const T* row = D + map.d[from + k] * layer.n_out + band + m;
-      const T x = map.x[from + k] * layer.weight_jacobian;
-      for (int64_t r = 0; r < count; ++r) to[m * depth + k * count + r] = x * row[r];
+  for (int64_t k = 0; k < depth; ++k) {
+    const T* row = D + map.d[from + k] * layer.n_out + band;
+    const T x = map.x[from + k] * layer.weight_jacobian;
+    for (int64_t s = 0; s < strips; ++s) {
+      const Strip strip = strip_of(s, strips, height);
+      T* packed = to + strip.first * depth + k * strip.height;
+      for (int64_t r = 0; r < strip.height; ++r) packed[r] = x * row[strip.first + r];
     }
-    m += count;
   }
 }
 
+// A for a block of rows, as panels (panels, depth, kPanel).
 template <class T>
-void pack_inputs(const T* A, int64_t n_in, const RowMap<T>& map, int64_t from, int64_t depth, int64_t column, T* to) {
-  const int64_t width = n_in - column < kPanel<T> ? n_in - column : kPanel<T>;
+void pack_inputs(const T* A, int64_t n_in, const RowMap<T>& map, int64_t from, int64_t depth, T* to) {
   for (int64_t k = 0; k < depth; ++k) {
-    const T* row = A + map.a[from + k] * n_in + column;
+    const T* row = A + map.a[from + k] * n_in;
+    int64_t column = 0;
     T* panel = to + k * kPanel<T>;
-    if (width == kPanel<T>) {
-      store<T>(panel, load<T>(row));
-      store<T>(panel + kLanes<T>, load<T>(row + kLanes<T>));
-      continue;
+    for (; column + kPanel<T> <= n_in; column += kPanel<T>, panel += depth * kPanel<T>) {
+      store<T>(panel, load<T>(row + column));
+      store<T>(panel + kLanes<T>, load<T>(row + column + kLanes<T>));
     }
-    for (int64_t j = 0; j < kPanel<T>; ++j) panel[j] = j < width ? row[j] : T(0);
+    if (column < n_in)
+      for (int64_t j = 0; j < kPanel<T>; ++j) panel[j] = column + j < n_in ? row[column + j] : T(0);
   }
 }
 
@@ -77,26 +90,26 @@ template <class T>
 void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int64_t height, T* memory) {
   const Layer<T>& layer = p.sweep.layer[l];
   const int64_t panels = ceil_div(layer.n_in, kPanel<T>), strips = ceil_div(height, kTileRows);
-  T* sums = memory;                                 // (panels, height, kPanel)
-  T* packed_d = sums + panels * height * kPanel<T>;  // (strips, depth, strip height)
-  T* packed_a = packed_d + kRowBlock * height;       // (depth, kPanel)
+  T* sums = memory;                                  // (panels, height, kPanel)
+  T* packed_a = sums + panels * height * kPanel<T>;  // (panels, depth, kPanel)
+  T* packed_d = packed_a + panels * kRowBlock * kPanel<T>;
   for (int64_t i = 0; i < panels * height * kPanel<T>; ++i) sums[i] = T(0);
   for (int64_t from = 0; from < map.rows; from += kRowBlock) {
     const int64_t depth = map.rows - from < kRowBlock ? map.rows - from : kRowBlock;
     pack_cotangents(layer, p.sweep.D[l], map, from, depth, band, height, packed_d);
-    for (int64_t q = 0; q < panels; ++q) {
-      pack_inputs(p.sweep.A[l], layer.n_in, map, from, depth, q * kPanel<T>, packed_a);
-      for (int64_t s = 0, m = 0; s < strips; ++s) {
-        const int64_t count = height / strips + (s < height % strips);
-        tile_of<T, true, true>(count, packed_d + m * depth, count, packed_a, depth, sums + (q * height + m) * kPanel<T>, kPanel<T>);
-        m += count;
+    pack_inputs(p.sweep.A[l], layer.n_in, map, from, depth, packed_a);
+    for (int64_t q = 0; q < panels; ++q)
+      for (int64_t s = 0; s < strips; ++s) {
+        const Strip strip = strip_of(s, strips, height);
+        tile_of<T, true, true>(strip.height, packed_d + strip.first * depth, strip.height, packed_a + q * depth * kPanel<T>, depth,
+                               sums + (q * height + strip.first) * kPanel<T>, kPanel<T>);
       }
-    }
   }
-  for (int64_t q = 0; q < panels; ++q)
-    for (int64_t m = 0; m < height; ++m)
-      for (int64_t j = q * kPanel<T>; j < layer.n_in && j < (q + 1) * kPanel<T>; ++j)
-        p.weight[l][(band + m) * layer.n_in + j] = sums[(q * height + m) * kPanel<T> + j - q * kPanel<T>];
+  for (int64_t m = 0; m < height; ++m)
+    for (int64_t q = 0; q < panels; ++q) {
+      const int64_t column = q * kPanel<T>, width = layer.n_in - column < kPanel<T> ? layer.n_in - column : kPanel<T>;
+      std::memcpy(p.weight[l] + (band + m) * layer.n_in + column, sums + (q * height + m) * kPanel<T>, width * sizeof(T));
+    }
 }
 
 template <class T>
@@ -110,11 +123,6 @@ void bias_gradient(const Vjp<T>& p, int l, const RowMap<T>& map) {
     const T x = map.b[r] * layer.bias_jacobian;
     for (int64_t m = 0; m < layer.n_out; ++m) to[m] += x * row[m];
   }
-}
-
-template <class T>
-int64_t band_height(const Layer<T>& layer, int64_t band, int64_t bands) {
-  return layer.n_out / bands + (band < layer.n_out % bands);
 }
 
 }  // namespace
@@ -136,7 +144,7 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
     if (layer.n_out >= parallel.threads * kTileRows) count = ceil_div(count, parallel.threads) * parallel.threads;
     bands.get()[l] = count;
     start.get()[l + 1] = start.get()[l] + (p.weight[l] != nullptr ? count : 0);
-    const int64_t size = ceil_div(layer.n_out, count) * (packed_size<T>(layer.n_in, 1) + kRowBlock) + kRowBlock * kPanel<T>;
+    const int64_t size = ceil_div(layer.n_out, count) * (packed_size<T>(layer.n_in, 1) + kRowBlock) + packed_size<T>(layer.n_in, kRowBlock);
     memory = size > memory ? size : memory;
   }
   memory = ceil_div(memory, 64) * 64;
@@ -150,9 +158,8 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
     }
     int l = 0;
     while (task >= start.get()[l + 1]) ++l;
-    const int64_t b = task - start.get()[l], count = bands.get()[l], n_out = sweep.layer[l].n_out;
-    const int64_t band = b * (n_out / count) + (b < n_out % count ? b : n_out % count);
-    weight_band(p, l, map, band, band_height(sweep.layer[l], b, count), scratch.get() + slot * memory);
+    const Strip band = strip_of(task - start.get()[l], bands.get()[l], sweep.layer[l].n_out);
+    weight_band(p, l, map, band.first, band.height, scratch.get() + slot * memory);
   });
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..factors import Factors, factors
+from ..factors import Factors, Workspace, factors
 from ..problems import Condition, Problem
 from ..recording import record
 from ..residual import Residual
@@ -149,9 +149,9 @@ class Layout:
         return spectra
 
 
-def sweep(net: nn.Module, batch: Batch) -> Factors:
+def sweep(net: nn.Module, batch: Batch, workspace: Workspace | None = None) -> Factors:
     """Make the one packed sweep that rows, gradient and traces of a step all come from."""
-    return factors(net, batch.groups)
+    return factors(net, batch.groups, workspace=workspace)
 
 
 def _bare(points: Any) -> Any:

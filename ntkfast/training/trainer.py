@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..factors import Factors
+from ..factors import Factors, Workspace
 from ..problems import Problem
 from ..weights import NTKWeights
 from .callbacks import Callback, Checkpoints, Progress, shows_progress
@@ -90,6 +90,9 @@ class Trainer:
         self.scheduler = (
             scheduler if scheduler is None or isinstance(scheduler, LRScheduler) else scheduler(self.optimizer)
         )
+        # Buffers of every step: the sweep's, and the gradients that it is pulled back into.
+        self._workspace = Workspace()
+        self._gradients = {name: torch.empty_like(p) for name, p in self._parameters.items()}
         self._seconds = 0.0
 
     @property
@@ -161,15 +164,15 @@ class Trainer:
     def _iterate(self, due: Mapping[str, int], spectra: Sequence[int]) -> None:
         k = self.iteration
         batch = self._layout.draw(self._generator)
-        f = sweep(self.net, batch)
-        rows = f.rows.detach() if batch.targets is None else f.rows.detach() - batch.targets
+        f, rows = self._sweep(batch)
         losses = self._layout.losses(rows)
         recorded = k % due["record"] == 0
         if recorded or rows.device.type == "cpu":  # elsewhere a look at a number would stall the device
             self._check_finite("loss", losses)
         if k % due["error"] == 0 or k in spectra:
             self._record_slow(batch, error=k % due["error"] == 0, spectrum=k in spectra)
-        for name, gradient in f.vjp(self._pull * rows).items():
+        f.vjp(self._pull * rows, out=self._gradients)
+        for name, gradient in self._gradients.items():
             self._parameters[name].grad = gradient
         renewed = self.weights is not None and k % self.weights.every == 0
         traces = self._traces(f, renewed) if renewed or recorded else {}
@@ -181,6 +184,11 @@ class Trainer:
         if self.scheduler is not None:
             self.scheduler.step()
         self.iteration += 1
+
+    def _sweep(self, batch: Batch) -> tuple[Factors, Tensor]:
+        with torch.no_grad():  # so that the rows come without a graph
+            f = sweep(self.net, batch, self._workspace)
+            return f, f.rows if batch.targets is None else f.rows - batch.targets
 
     def _traces(self, f: Factors, renewed: bool) -> dict[str, tuple[Tensor, int]]:
         """Trace and number of rows of every group: from the sweep, or where the weights say so on fresh points."""
@@ -230,8 +238,7 @@ class Trainer:
         """Record the parameters as they are, on the points that the next step would draw, and draw none."""
         state = self._generator.get_state()
         batch = self._layout.draw(self._generator)
-        f = sweep(self.net, batch)
-        rows = f.rows.detach() if batch.targets is None else f.rows.detach() - batch.targets
+        f, rows = self._sweep(batch)
         self._generator.set_state(state)
         losses = self._layout.losses(rows)
         self._check_finite("loss", losses)
