@@ -3,6 +3,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 namespace ntkfast {
 namespace {
@@ -27,7 +29,9 @@ int choose() {
   if (wanted == nullptr) return widest;
   for (int level = 0; level <= widest; ++level)
     if (std::strcmp(wanted, kNames[level]) == 0) return level;
-  return widest;
+  for (const char* name : kNames)
+    if (std::strcmp(wanted, name) == 0) return widest;
+  throw std::runtime_error(std::string("NTKFAST_ISA: expected base, avx2 or avx512, got ") + wanted);
 }
 
 }  // namespace

@@ -91,7 +91,7 @@ def _(z, g, omega, activation, beta, threshold, directions, zbar) -> None:
     return None
 
 
-# -------------------------------------------------------------------------------------------------------------------- sweeps
+# ------------------------------------------------------------------------------------------------------------ sweeps
 
 
 def jet_forward(chain: ChainArgs, groups: GroupArgs, out: Tensor, A: Tensor, Z: Tensor) -> None:
@@ -133,7 +133,7 @@ def diag(chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], tile_rows: in
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- factors
+# ----------------------------------------------------------------------------------------------------------- factors
 
 
 def factor_diag(chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, out: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,6 @@ from .memory import parse_memory, streaming_plan
 from .residual import Residual, value
 from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, empty, group_args, lone, part_of
 
-Diagonal = Tensor | dict[str, Tensor] | dict[str, dict[str, Tensor]]
-
 
 def diag(
     net: nn.Module,
@@ -25,7 +23,7 @@ def diag(
     per_block: bool = False,
     wrt: str | Sequence[str] | None = None,
     memory: int | str | None = None,
-) -> Diagonal:
+) -> Any:
     """The diagonal of the neural tangent kernel, K_ii = ‖∂r_i/∂θ‖².
 
     K_ii = Σ_layers Σ_cc' ⟨D_i⁽ᶜ⁾, D_i⁽ᶜ'⁾⟩ ⟨A_i⁽ᶜ⁾, A_i⁽ᶜ'⁾⟩ + ‖D_i⁽⁰⁾‖²
@@ -95,7 +93,7 @@ def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: in
     tile_rows, at_once = streaming_plan(chain, groups, budget)
     slices = groups.slices
     sums = {name: torch.zeros(len(chain.layers), dtype=torch.float64) for name in groups.names}
-    for start, part, seeds in chunks(chain, args, groups, at_once):
+    for _, part, seeds in chunks(chain, args, groups, at_once):
         piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64)
         _ops.diag(args, part, seeds, tile_rows, piece)
         for name in part.names:
@@ -104,8 +102,10 @@ def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: in
     return sums
 
 
-def chunks(chain: Chain, args: ChainArgs, groups: GroupArgs, at_once: int):
-    """Yield (first residual row, groups, seeds) for pieces of at most `at_once` points; everything at once if it fits."""
+def chunks(
+    chain: Chain, args: ChainArgs, groups: GroupArgs, at_once: int
+) -> Iterator[tuple[int, GroupArgs, list[Tensor]]]:
+    """Yield (first residual row, groups, seeds) for pieces of at most `at_once` points; one piece if all fit."""
     seeds = [s for i in range(len(groups.names)) for s in known_seeds(chain, args, lone(groups, i))]
     if sum(groups.sizes) <= at_once:
         yield 0, groups, seeds
@@ -121,7 +121,7 @@ def chunks(chain: Chain, args: ChainArgs, groups: GroupArgs, at_once: int):
 
 
 def known_seeds(chain: Chain, args: ChainArgs, group: GroupArgs) -> list[Tensor]:
-    """Seeds of one group; a residual that is not linear needs the output channels first, by a sweep that keeps nothing."""
+    """Seeds of one group; a residual that is not linear first needs the output channels, by a sweep of its own."""
     recording = group.recordings[0]
     if recording.linear:
         return recording.seeds()

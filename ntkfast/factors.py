@@ -171,7 +171,7 @@ class Factors:
         grads = {n: torch.empty_like(p) for n, p in parameters.items()} if out is None else check_mapping("out", out)
         nothing = like.new_empty(0)
         targets = []
-        for i, layer in enumerate(snapshot.chain.layers):
+        for layer in snapshot.chain.layers:
             for name in (layer.weight_name, layer.bias_name):
                 targets.append(grads[name] if name in parameters else nothing)
         _ops.vjp(snapshot.args, self._spec, snapshot.A, snapshot.D, x, targets)
@@ -196,7 +196,8 @@ class Factors:
                 raise TypeError(f"jvp: expected a tensor for {name!r}, got {type(tangent).__name__}")
             if tangent.shape != p.shape or tangent.dtype != p.dtype:
                 raise ValueError(
-                    f"jvp: expected {tuple(p.shape)} in {p.dtype} for {name!r}, got {tuple(tangent.shape)} in {tangent.dtype}"
+                    f"jvp: expected {tuple(p.shape)} in {p.dtype} for {name!r}, "
+                    f"got {tuple(tangent.shape)} in {tangent.dtype}"
                 )
         nothing = snapshot.args.parameters[0].new_empty(0)
         tangents = []
@@ -239,7 +240,7 @@ class Factors:
             raise TypeError(f"expected a tensor of shape ({self.shape[0]},), got {type(x).__name__}")
         if x.shape != (self.shape[0],) or x.dtype != like.dtype or x.device != like.device:
             raise ValueError(
-                f"expected one number a row, shape ({self.shape[0]},) in {like.dtype}, got {tuple(x.shape)} in {x.dtype}"
+                f"expected one number a row, ({self.shape[0]},) in {like.dtype}, got {tuple(x.shape)} in {x.dtype}"
             )
         return x.detach().contiguous()
 
@@ -317,7 +318,8 @@ def factors(
         4 N C Σ n_in n_out flops; N C Σ (n_in + 2 n_out) numbers.
 
     Reference:
-        DESIGN: J_i[W] = Σ_c D_i⁽ᶜ⁾ ⊗ A_i⁽ᶜ⁾; Novak, Sohl-Dickstein, Schoenholz, *Fast finite width NTK*, 2022, section 3.
+        Novak, Sohl-Dickstein, Schoenholz, *Fast finite width neural tangent kernel*, 2022, section 3, for values;
+        here with the derivative channels of Taylor mode: J_i[W] = Σ_c D_i⁽ᶜ⁾ ⊗ A_i⁽ᶜ⁾.
 
     Example:
         >>> import torch, ntkfast as ntk
@@ -369,4 +371,6 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     parameters = {n: p for n, p in chain.parameters().items() if p.requires_grad}
     if not torch.is_grad_enabled() or not parameters:
         return values
-    return attach_forward(values, parameters, lambda x: Factors(sweep(chain, args, prepared, Workspace()), ("",), True).vjp(x))
+    return attach_forward(
+        values, parameters, lambda x: Factors(sweep(chain, args, prepared, Workspace()), ("",), True).vjp(x)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -114,7 +115,9 @@ def _cast(net: nn.Module, groups: dict[str, Any], y: Any, dtype: torch.dtype) ->
     return copy.deepcopy(net).to(dtype), cast(groups), None if y is None else cast(y)
 
 
-def _other_groups(groups: dict[str, Any], several: bool, residual: Residual, y: Any, residual_y: Residual | None) -> Any:
+def _other_groups(
+    groups: dict[str, Any], several: bool, residual: Residual, y: Any, residual_y: Residual | None
+) -> Any:
     if several and (residual_y is not None or not isinstance(y, dict)):
         raise ValueError("gram: expected y to be a dict of groups, as x is, and no residual_y")
     if y is None:
@@ -138,12 +141,18 @@ def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[
     n, m = x.residual_rows, None if y is None else y.residual_rows
     channels = max(1, round(x.cotangent_rows / max(n, 1)))
     others = channels if y is None else max(1, round(y.cotangent_rows / max(y.residual_rows, 1)))
-    pairs = zip(chain.widths, chain.widths[1:])
-    return [int(gram_path(n_in, n_out, channels, n, m, others) == "explicit") for n_in, n_out in pairs]
+    sizes = pairwise(chain.widths)
+    return [int(gram_path(n_in, n_out, channels, n, m, others) == "explicit") for n_in, n_out in sizes]
 
 
 def _assemble(
-    chain: Chain, args: ChainArgs, x: GroupArgs, y: GroupArgs | None, method: str, budget: int | None, out: Tensor | None
+    chain: Chain,
+    args: ChainArgs,
+    x: GroupArgs,
+    y: GroupArgs | None,
+    method: str,
+    budget: int | None,
+    out: Tensor | None,
 ) -> Tensor:
     rows, columns = x.residual_rows, (y or x).residual_rows
     like = args.parameters[0]
@@ -185,7 +194,9 @@ def _pieces(chain: Chain, groups: GroupArgs, budget: int) -> list[tuple[int, Gro
         group = lone(groups, i)
         each = factor_bytes(chain, group, 1)
         if each > budget:
-            raise ValueError(f"memory: expected at least {4 * each} bytes for the factors of this network, got {2 * budget}")
+            raise ValueError(
+                f"memory: expected at least {4 * each} bytes for the factors of this network, got {2 * budget}"
+            )
         at_once = max(1, budget // each)
         for start in range(0, n, at_once):
             found.append((row + start * recording.n_components, part_of(group, start, min(start + at_once, n))))
@@ -205,7 +216,7 @@ def factor_gram(f: Factors, g: Factors) -> Tensor:
     a, b = f._snapshot, g._snapshot
     if a.chain.widths != b.chain.widths or list(f.parameters()) != list(g.parameters()):
         raise ValueError(
-            f"gram: expected factors of one network and the same parameters, got {f.shape[1]} and {g.shape[1]} parameters"
+            f"gram: expected factors of one network and the same parameters, got {f.shape[1]} and {g.shape[1]} of them"
         )
     symmetric = a is b and f.names == g.names
     out = a.values.new_empty(f.shape[0], g.shape[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import torch
 
@@ -11,7 +12,6 @@ from .sweep import GroupArgs
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
-_DEFAULT_FACTORS = 256 * 2**20  # stored factors above this are not made where streaming or blocks will do
 
 
 def parse_memory(memory: int | str | None) -> int | None:
@@ -66,12 +66,12 @@ def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
     stacks = 2 * max(widths) + 2 * max(widths[1:]) + sum(widths[1:])
     products = (len(chain.layers) + 1) * (channels + 1) // 2 + 1
     tile = rows * (_PANEL_BYTES + item * (stacks + products))
-    packed = sum(2 * item * (m + 32) * (n + 32) for n, m in zip(widths, widths[1:]))
+    packed = sum(2 * item * (m + 32) * (n + 32) for n, m in pairwise(widths))
     return torch.get_num_threads() * tile + packed
 
 
 def point_bytes(chain: Chain, groups: GroupArgs) -> int:
-    """Bytes per point that a streaming sweep holds beside its tiles: inputs, output channels, the diagonal by layers."""
+    """Bytes per point that a streaming sweep holds beside its tiles: inputs, outputs, the diagonal by layers."""
     item, most = chain.dtype.itemsize, 1
     for recording in groups.recordings:
         spec = recording.spec

@@ -1,7 +1,7 @@
 """What a native sweep is called with: the chain and the ragged stack of groups, as flat lists.
 
-Row order is that of csrc/cpu/params.h: a group with C channels and n points owns C·n rows of A and Z, channel by channel;
-component j owns C_j·n rows of D; residual rows are point-major, so that ``rows.view(n, k)`` is a table of points by components.
+Row order is that of csrc/cpu/params.h: a group with C channels and n points owns C·n rows of A and Z, channel by
+channel; component j owns C_j·n rows of D; residual rows are point-major: ``rows.view(n, k)`` is points by components.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def chain_args(net: nn.Module, wrt: str | Sequence[str] | None = None) -> tuple[
         parameters += [w.contiguous(), b.contiguous()]
         activations.append(layer.activation)
         constants += [layer.weight_scale, layer.bias_scale]
-        constants += [layer.weight_scale if weight else 0.0, layer.bias_scale if bias else 0.0, layer.beta, layer.threshold]
+        constants += [layer.weight_scale if weight else 0.0, layer.bias_scale if bias else 0.0]
+        constants += [layer.beta, layer.threshold]
     if chain.device.type != "cpu":
         raise ValueError(f"expected a network on the CPU, got {chain.device}: the sweeps have no CUDA version yet")
     return chain, ChainArgs(parameters, activations, constants)
@@ -159,7 +160,7 @@ def check_group(chain: Chain, name: str, where: Any, residual: Residual) -> Tens
     label = f"group {name!r}: " if name else ""
     check_points(residual, x)
     if x.shape[1] != chain.in_features:
-        raise ValueError(f"{label}expected points with {chain.in_features} columns, as the network has, got {x.shape[1]}")
+        raise ValueError(f"{label}expected points with {chain.in_features} columns, like the network, got {x.shape[1]}")
     if x.dtype != chain.dtype or x.device != chain.device:
         raise ValueError(
             f"{label}expected points like the network's parameters ({chain.dtype} on {chain.device}), got "
@@ -214,8 +215,8 @@ def lone(groups: GroupArgs, i: int) -> GroupArgs:
 
 def stash_size(chain: Chain, rows: int) -> int:
     """Elements of Z: a layer that an activation follows keeps its pre-activations."""
-    last = len(chain.layers) - 1
-    kept = [w for i, (w, layer) in enumerate(zip(chain.widths[1:], chain.layers, strict=True)) if i < last or layer.activation]
+    *hidden, last = chain.layers
+    kept = [layer.weight.shape[0] for layer in hidden] + [last.weight.shape[0]] * bool(last.activation)
     return rows * sum(kept)
 
 

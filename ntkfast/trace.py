@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .diag import by_block, streaming_trace
 from .residual import Residual, value
 from .sweep import as_groups, chain_args, group_args
-
-Trace = Tensor | dict[str, Tensor] | dict[str, dict[str, Tensor]]
 
 
 def trace(
@@ -22,7 +20,7 @@ def trace(
     per_block: bool = False,
     wrt: str | Sequence[str] | None = None,
     memory: int | str | None = None,
-) -> Trace:
+) -> Any:
     """The trace of the neural tangent kernel, tr K = Σ_i ‖∂r_i/∂θ‖²; a plain sum over rows.
 
     tr K = Σ_i Σ_layers Σ_cc' ⟨D_i⁽ᶜ⁾, D_i⁽ᶜ'⁾⟩ ⟨A_i⁽ᶜ⁾, A_i⁽ᶜ'⁾⟩ + ‖D_i⁽⁰⁾‖²

@@ -5,8 +5,9 @@ The expected numbers come from the reference in float64, with the weights and po
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -193,7 +194,19 @@ def randomized(net: nn.Module, seed: int = 0) -> nn.Module:
 
 @lru_cache(maxsize=None)
 def expected_jacobian(case: Case, dtype: torch.dtype) -> Tensor:
-    return reference.jacobian(double(case.net(dtype)), case.points(dtype).double(), case.residual)
+    with one_thread():
+        return reference.jacobian(double(case.net(dtype)), case.points(dtype).double(), case.residual)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs torch on one thread: its operations on these small networks are too short to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def double(net: nn.Module) -> nn.Module:

@@ -261,8 +261,8 @@ def test_rows_are_differentiable_once():
     rows = ntk.factors(net, x, wave).rows
     assert rows.requires_grad
     weight = net[3].weight
-    (gradient,) = torch.autograd.grad(rows.square().sum(), weight, create_graph=True)
-    with pytest.raises((RuntimeError, NotImplementedError, ValueError), match=r"\w+ \w+ \w+"):
+    with pytest.raises(RuntimeError, match="once"):
+        (gradient,) = torch.autograd.grad(rows.square().sum(), weight, create_graph=True)
         torch.autograd.grad(gradient.sum(), weight)
 
 
@@ -278,7 +278,7 @@ def test_rows_without_gradients_where_none_are_wanted():
     net, x = TANH.net(), TANH.points()
     with torch.no_grad():
         f = ntk.factors(net, x, wave)
-    assert not f.rows.requires_grad
+        assert not f.rows.requires_grad
     assert close(f.gram(), reference.gram(net, x, wave), torch.float64)
 
 

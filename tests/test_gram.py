@@ -93,6 +93,13 @@ def test_a_dict_of_groups_gives_the_joint_matrix(dtype: torch.dtype):
     assert close(K[-sizes[2] :, : sizes[0]], corner, dtype)
 
 
+def test_two_dicts_of_groups_give_the_joint_cross_matrix(dtype: torch.dtype):
+    net, groups = TANH.net(dtype), wave_groups(dtype=dtype)
+    y = {"a": (TANH.points(dtype, n=5), wave), "b": (TANH.points(dtype, n=9), ntk.value)}
+    exact = [{name: (x.double(), residual) for name, (x, residual) in side.items()} for side in (groups, y)]
+    assert close(ntk.gram(net, groups, y=y), reference.gram(double(net), exact[0], y=exact[1]), dtype)
+
+
 @pytest.mark.parametrize("method", ["structured", "explicit"])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 16, 17, 31, 33, 64, 65, 129])
 def test_every_tile_border_is_handled(n: int, method: str):

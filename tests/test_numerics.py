@@ -8,10 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, Case, burgers, close, expected_jacobian, mlp, two_components, wave, wave_groups
+from cases import (
+    CASES,
+    Case,
+    burgers,
+    close,
+    expected_jacobian,
+    heat,
+    mlp,
+    products,
+    randomized,
+    two_components,
+    uniform,
+    variable_coefficient,
+    wave,
+    wave_groups,
+)
 from torch import nn
 
 import ntkfast as ntk
+from ntkfast import reference
 
 TANH = Case("tanh", lambda: mlp(nn.Tanh, (2, 37, 37, 1)), wave, n=83)
 VERBS = {
@@ -67,6 +83,12 @@ def test_memory_layout_of_the_points_changes_no_bit(verb, layout, dtype: torch.d
     net, x = TANH.net(dtype), TANH.points(dtype)
     assert torch.equal(layout(x).detach(), x)
     assert torch.equal(verb(net, layout(x), wave), verb(net, x, wave))
+
+
+def test_no_groups_give_nothing():
+    net = TANH.net()
+    assert ntk.trace(net, {}) == ntk.diag(net, {}) == {}
+    assert ntk.gram(net, {}).shape == (0, 0)
 
 
 def test_points_that_are_all_the_same_one(verb):
@@ -179,6 +201,64 @@ def test_any_number_of_threads_agrees(threads: int):
         assert close(ntk.trace(net, x, wave), J.square().sum(), torch.float64)
     finally:
         torch.set_num_threads(before)
+
+
+BUDGETS = [None, "1MB", 300_000]
+AWKWARD = {
+    "burgers": burgers,
+    "two_components": two_components,
+    "variable_coefficient": variable_coefficient,
+    "products": products,
+    "aligned": heat.bind(kappa=uniform(600, 1, 4).flatten()),
+    "value": ntk.value,
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_budgets_cut_what_belongs_to_the_points_along_with_them(name: str):
+    net, residual = Case("", lambda: mlp(nn.Tanh, (2, 9, 9, 1)), wave).net(), AWKWARD[name]
+    x = uniform(600)
+    J = reference.jacobian(net, x, residual)
+    some = J[: 12 * (len(J) // 600)]
+    for memory in BUDGETS:
+        assert close(ntk.trace(net, x, residual, memory=memory), J.square().sum(), torch.float64)
+        assert close(ntk.diag(net, x, residual, memory=memory), J.square().sum(1), torch.float64)
+        assert close(ntk.gram(net, x, residual, memory=memory), J @ J.T, torch.float64)
+        if name != "aligned":
+            cross = ntk.gram(net, x, residual, x[:12], residual, memory=memory)
+            assert close(cross, J @ some.T, torch.float64)
+
+
+def test_budgets_cut_groups():
+    net = Case("", lambda: mlp(nn.Tanh, (2, 9, 9, 1)), wave).net()
+    groups = wave_groups(300) | {"b": (uniform(210, 2, 3), burgers), "v": (uniform(90, 2, 4), variable_coefficient)}
+    J = {group: reference.jacobian(net, x, residual) for group, (x, residual) in groups.items()}
+    together = torch.cat([*J.values()])
+    for memory in BUDGETS:
+        assert close(ntk.gram(net, groups, memory=memory), together @ together.T, torch.float64)
+        traces, diagonals = ntk.trace(net, groups, memory=memory), ntk.diag(net, groups, memory=memory)
+        for group, part in J.items():
+            assert close(traces[group], part.square().sum(), torch.float64)
+            assert close(diagonals[group], part.square().sum(1), torch.float64)
+
+
+def test_a_million_points():
+    net, x = randomized(mlp(nn.Tanh, (2, 3, 1))), uniform(1000)
+    assert close(ntk.trace(net, x.repeat(1000, 1), burgers), 1000 * reference.trace(net, x, burgers), torch.float64)
+
+
+def test_columns_that_travel_with_the_points(verb):
+    @ntk.residual("t", "x")
+    def flux(u, at):
+        return at.nx * u.d(x=1) + at.nt * u.d(t=1)
+
+    net, x = TANH.net(), TANH.points()
+    angle = 7 * uniform(len(x), 1).flatten()
+    direction = ntk.Points(x, nx=angle.sin(), nt=angle.cos())
+    tilted = ntk.residual("t", "x")(lambda u, c, s: s * u.d(x=1) + c * u.d(t=1)).bind(c=angle.cos(), s=angle.sin())
+    assert close(verb(net, direction, flux), verb(net, x, tilted), torch.float64)
+    J = reference.jacobian(net, direction, flux)
+    assert close(ntk.gram(net, direction, flux), J @ J.T, torch.float64)
 
 
 # ------------------------------------------------------------------------------------------ every instruction-set level

@@ -5,12 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import one_thread
 from torch import nn
 from torch.func import functional_call, grad, hessian, vmap
 
 from ntkfast import reference
 
 # The reference knows a residual by its attributes alone, so these tests use nothing else of the package.
+
+
+@pytest.fixture(autouse=True, scope="module")
+def on_one_thread():
+    with one_thread():
+        yield
 
 
 def residual(*coordinates, outputs=None, **coefficients):

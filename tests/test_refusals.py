@@ -136,11 +136,6 @@ def test_a_coefficient_without_a_value(verb):
         verb(TANH.net(), TANH.points(), heat)
 
 
-def test_no_groups(verb):
-    with refused("group", error=ValueError):
-        verb(TANH.net(), {})
-
-
 @pytest.mark.parametrize("group", [torch.rand(3, 2, dtype=torch.float64), (wave,), None])
 def test_a_group_that_is_no_pair(verb, group):
     with refused("r", "points"):

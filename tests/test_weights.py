@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from ntkfast.factors import factors
-from ntkfast.trace import trace
 from torch import nn
 
+from ntkfast.factors import factors
 from ntkfast.networks import MLP
 from ntkfast.problems import Points
 from ntkfast.residual import residual, value
+from ntkfast.trace import trace
 from ntkfast.weights import NTKWeights
 
 

@@ -1,7 +1,7 @@
 // Elementwise activations σ and their derivatives σ₁, σ₂, σ₃, from base values that are computed once.
 //
-// An elementary function (tanh z, e⁻|ᶻ|, sin z, …) is the expensive part of an activation and gives all of its derivatives.
-// So each activation is two functions:
+// An elementary function (tanh z, e⁻|ᶻ|, sin z, …) is the expensive part of an activation and gives all of its
+// derivatives. So each activation is two functions:
 //   base(z)          the elementary values, by a policy E (vector code on the CPU, the device's own functions in CUDA)
 //   sigma(z, base)   σ₀ … σ₃ by arithmetic alone
 // V is a scalar or a GCC vector; T is its element type.
@@ -13,7 +13,8 @@
 //   softplus  y = βz                σ₁ = s(y)               σ₂ = βs'(y)             σ₃ = β²s''(y)
 //   SiLU      z s(z)                σ₁ = s + zs'            σ₂ = 2s' + zs''         σ₃ = 3s'' + zs'''
 //   GELU      zΦ(z)                 σ₁ = Φ + zφ             σ₂ = (2 − z²)φ          σ₃ = (z³ − 4z)φ
-//   GELU, tanh form: z(1 + T)/2 with T = tanh(k(z + az³)); σ₁ = (1+T)/2 + zT'/2, σ₂ = T' + zT''/2, σ₃ = (3T'' + zT''')/2
+//   GELU, tanh form: z(1 + T)/2 with T = tanh(k(z + az³)); σ₁ = (1+T)/2 + zT'/2, σ₂ = T' + zT''/2, σ₃ = (3T'' +
+//   zT''')/2
 #pragma once
 
 #include "macros.h"
@@ -21,7 +22,18 @@
 namespace ntkfast::core {
 
 // The numbers are those of ntkfast/networks.py.
-enum class Activation : int { identity = 0, relu = 1, tanh = 2, sigmoid = 3, sin = 4, erf = 5, softplus = 6, silu = 7, gelu = 8, gelu_tanh = 9 };
+enum class Activation : int {
+  identity = 0,
+  relu = 1,
+  tanh = 2,
+  sigmoid = 3,
+  sin = 4,
+  erf = 5,
+  softplus = 6,
+  silu = 7,
+  gelu = 8,
+  gelu_tanh = 9
+};
 constexpr int kActivations = 10;
 
 template <class T>

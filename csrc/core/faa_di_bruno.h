@@ -1,7 +1,8 @@
 // Faà di Bruno's formula for one neuron of an elementwise activation, and its pull-back, to second order.
 //
-// Channels of a jet: 0 the value; 1 … F the first derivatives along F directions; F+1 … F+M collapsed channels, each the sum
-// of a first-order part (linear, so it needs no term of its own) and second derivatives along the directions with weights ω.
+// Channels of a jet: 0 the value; 1 … F the first derivatives along F directions; F+1 … F+M collapsed channels, each
+// the sum of a first-order part (linear, so it needs no term of its own) and second derivatives along the directions
+// with weights ω.
 //
 //   h₀ = σ₀        h_k = σ₁z_k        h_m = σ₁z_m + σ₂ Σ_k ω_mk z_k²
 //
@@ -11,8 +12,8 @@
 //   z̄_k = σ₁g_k + 2σ₂z_k Σ_m ω_mk g_m
 //   z̄₀  = σ₁g₀ + σ₂ Σ_{c≥1} z_c g_c + σ₃ Σ_m g_m Σ_k ω_mk z_k²
 //
-// F and M may be ints or std::integral_constant (then the loops unroll). z(c) and g(c) read a channel, h(c, v) and zbar(c, v)
-// write one, omega(m, k) reads a weight. zbar may write over z.
+// F and M may be ints or std::integral_constant (then the loops unroll). z(c) and g(c) read a channel, h(c, v) and
+// zbar(c, v) write one, omega(m, k) reads a weight. zbar may write over z.
 #pragma once
 
 #include "activation.h"

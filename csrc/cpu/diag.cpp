@@ -7,8 +7,8 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Tile-local memory of one slot: two A and two D stacks that alternate from layer to layer, one Z stack a layer, the inner
-// products of every A and of the current D.
+// Tile-local memory of one slot: two A and two D stacks that alternate from layer to layer, one Z stack a layer, the
+// inner products of every A and of the current D.
 template <class T>
 struct Slot {
   int64_t scratch, A, D, Z, a_products, d_products, total;
@@ -32,8 +32,8 @@ struct Slot {
 };
 
 template <class T>
-void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first, const Tile<T>& tile,
-               const Slot<T>& slot, T* memory, Stack<T>* views) {
+void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first,
+               const Tile<T>& tile, const Slot<T>& slot, T* memory, Stack<T>* views) {
   const int L = sweep.layers, channels = tile.channels(), a_pairs = pairs_of(channels);
   const Group<T>& group = *tile.group;
   const TileStacks<T> stacks{views, views + L + 1, views + 2 * L + 1};
@@ -77,7 +77,8 @@ void diag(const Sweep<T>& sweep, const Parallel& parallel) {
   const Buffer<Stack<T>> views(parallel.threads * (3 * L + 1));
   for (int64_t i = 0; i < first * sweep.residual_rows; ++i) sweep.diag[i] = 0;
   for_each_task(parallel, tiling.tiles(), [&](int64_t task, int s) {
-    diag_tile(sweep, forward, backward, first, tiling.tile(task), slot, memory.get() + s * slot.total, views.get() + s * (3 * L + 1));
+    diag_tile(sweep, forward, backward, first, tiling.tile(task), slot, memory.get() + s * slot.total,
+              views.get() + s * (3 * L + 1));
   });
 }
 

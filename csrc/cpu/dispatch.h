@@ -1,4 +1,5 @@
-// One declaration per native operation; the implementation of the widest instruction set that the processor has is called.
+// One declaration per native operation; the implementation of the widest instruction set that the processor has is
+// called.
 #pragma once
 
 #include "params.h"
@@ -13,42 +14,54 @@ namespace ntkfast {
 
 enum class Isa : int { base = 0, avx2 = 1, avx512 = 2 };
 
-Isa isa();               // chosen once; NTKFAST_ISA=base|avx2|avx512 lowers it
+Isa isa();  // chosen once; NTKFAST_ISA=base|avx2|avx512 lowers it
 const char* isa_name();
 
 }  // namespace ntkfast
 
 #if NTKFAST_HAS_X86_LEVELS
-#define NTKFAST_KERNEL(name, Params)                                              \
-  namespace ntkfast {                                                             \
-  namespace base { template <class T> void name(const Params<T>&, const Parallel&); }   \
-  namespace avx2 { template <class T> void name(const Params<T>&, const Parallel&); }   \
-  namespace avx512 { template <class T> void name(const Params<T>&, const Parallel&); } \
-  template <class T>                                                              \
-  void name(const Params<T>& params, const Parallel& parallel) {                  \
-    switch (isa()) {                                                              \
-      case Isa::avx512: return avx512::name(params, parallel);                    \
-      case Isa::avx2: return avx2::name(params, parallel);                        \
-      case Isa::base: return base::name(params, parallel);                        \
-    }                                                                             \
-  }                                                                               \
+#define NTKFAST_KERNEL(name, Params)                             \
+  namespace ntkfast {                                            \
+  namespace base {                                               \
+  template <class T>                                             \
+  void name(const Params<T>&, const Parallel&);                  \
+  }                                                              \
+  namespace avx2 {                                               \
+  template <class T>                                             \
+  void name(const Params<T>&, const Parallel&);                  \
+  }                                                              \
+  namespace avx512 {                                             \
+  template <class T>                                             \
+  void name(const Params<T>&, const Parallel&);                  \
+  }                                                              \
+  template <class T>                                             \
+  void name(const Params<T>& params, const Parallel& parallel) { \
+    switch (isa()) {                                             \
+      case Isa::avx512: return avx512::name(params, parallel);   \
+      case Isa::avx2: return avx2::name(params, parallel);       \
+      case Isa::base: return base::name(params, parallel);       \
+    }                                                            \
+  }                                                              \
   }
 #else
-#define NTKFAST_KERNEL(name, Params)                                            \
-  namespace ntkfast {                                                           \
-  namespace base { template <class T> void name(const Params<T>&, const Parallel&); } \
-  template <class T>                                                            \
-  void name(const Params<T>& params, const Parallel& parallel) {                \
-    base::name(params, parallel);                                               \
-  }                                                                             \
+#define NTKFAST_KERNEL(name, Params)                             \
+  namespace ntkfast {                                            \
+  namespace base {                                               \
+  template <class T>                                             \
+  void name(const Params<T>&, const Parallel&);                  \
+  }                                                              \
+  template <class T>                                             \
+  void name(const Params<T>& params, const Parallel& parallel) { \
+    base::name(params, parallel);                                \
+  }                                                              \
   }
 #endif
 
 // At the foot of the file that defines the operation: both precisions of the level being compiled.
-#define NTKFAST_INSTANTIATE(name, Params)                                                    \
-  namespace ntkfast {                                                                        \
-  namespace NTKFAST_ISA {                                                                    \
-  template void name<float>(const Params<float>&, const Parallel&);                          \
-  template void name<double>(const Params<double>&, const Parallel&);                        \
-  }                                                                                          \
+#define NTKFAST_INSTANTIATE(name, Params)                             \
+  namespace ntkfast {                                                 \
+  namespace NTKFAST_ISA {                                             \
+  template void name<float>(const Params<float>&, const Parallel&);   \
+  template void name<double>(const Params<double>&, const Parallel&); \
+  }                                                                   \
   }

@@ -9,8 +9,9 @@
 //   structured   Σ_cc' (D⁽ᶜ⁾D'⁽ᶜ'⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᶜ'⁾ᵀ) + D⁽⁰⁾D'⁽⁰⁾ᵀ       two small products in cache, multiplied there
 //   explicit     J_l J'_lᵀ with J_l = Σ_c D⁽ᶜ⁾ ⊗ A⁽ᶜ⁾, a chunk of its columns at a time
 //
-// Inside, rows are component-major (all points of one component stand together), so that a tile has one set of channels; K itself
-// is point-major. A symmetric K computes the pairs whose first row is not before the second, and mirrors them at the end.
+// Inside, rows are component-major (all points of one component stand together), so that a tile has one set of
+// channels; K itself is point-major. A symmetric K computes the pairs whose first row is not before the second, and
+// mirrors them at the end.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -86,8 +87,8 @@ int64_t panel_count(const Side<T>& side) {
 
 // Runs body(entry of K, entry of the tile) for the rows of a strip and the columns of a panel.
 template <class T, class Body>
-void for_each_entry(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int part, int64_t first, int64_t count, PanelOf panel, T* sums,
-                    const Body& body) {
+void for_each_entry(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int part, int64_t first, int64_t count,
+                    PanelOf panel, T* sums, const Body& body) {
   for (int64_t r = 0; r < count; ++r) {
     T* row = p.out + x.index(part, first + r) * y.rows;
     for (int64_t j = 0; j < panel.count; ++j) body(row[y.index(panel.part, panel.first + j)], sums[r * kPanel<T> + j]);
@@ -106,28 +107,30 @@ void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf panel, const Bod
 
 // One term (D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ) for a strip of x, against packed y.
 template <class T>
-void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count, int c, int e, const T* packed_a,
-                  const T* packed_d, T* term) {
+void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count, int c, int e,
+                  const T* packed_a, const T* packed_d, T* term) {
   alignas(64) T inputs[kTileRows * kPanel<T>], cotangents[kTileRows * kPanel<T>];
-  tile_of<T, false>(count, x.A(l, part, c) + first * layer.n_in, layer.n_in, packed_a + e * layer.n_in * kPanel<T>, layer.n_in, inputs,
-                    kPanel<T>);
-  tile_of<T, false>(count, x.D(l, part, c) + first * layer.n_out, layer.n_out, packed_d + e * layer.n_out * kPanel<T>, layer.n_out, cotangents,
-                    kPanel<T>);
+  tile_of<T, false>(count, x.A(l, part, c) + first * layer.n_in, layer.n_in, packed_a + e * layer.n_in * kPanel<T>,
+                    layer.n_in, inputs, kPanel<T>);
+  tile_of<T, false>(count, x.D(l, part, c) + first * layer.n_out, layer.n_out, packed_d + e * layer.n_out * kPanel<T>,
+                    layer.n_out, cotangents, kPanel<T>);
   const T weight = layer.weight_jacobian * layer.weight_jacobian;
   const T bias = c == 0 && e == 0 ? layer.bias_jacobian * layer.bias_jacobian : T(0);
   for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] = (weight * inputs[i] + bias) * cotangents[i];
 }
 
-// The terms (c, e) and (e, c) are added to each other first: the sum is then the same, bit for bit, with x and y exchanged.
+// The terms (c, e) and (e, c) are added to each other first: the sum is then the same, bit for bit, with x and y
+// exchanged.
 template <class T>
-void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count, int y_channels, const T* packed_a,
-                      const T* packed_d, T* sums) {
+void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count,
+                      int y_channels, const T* packed_a, const T* packed_d, T* sums) {
   alignas(64) T term[kTileRows * kPanel<T>], other[kTileRows * kPanel<T>];
   const int x_channels = x.component_of(part).channels;
   for (int64_t i = 0; i < count * kPanel<T>; ++i) sums[i] = T(0);
   for (int high = 0; high < (x_channels > y_channels ? x_channels : y_channels); ++high)
     for (int low = 0; low <= high; ++low) {
-      const bool forth = low < x_channels && high < y_channels, back = low != high && high < x_channels && low < y_channels;
+      const bool forth = low < x_channels && high < y_channels,
+                 back = low != high && high < x_channels && low < y_channels;
       if (forth) channel_term(layer, x, l, part, first, count, low, high, packed_a, packed_d, term);
       if (back) channel_term(layer, x, l, part, first, count, high, low, packed_a, packed_d, forth ? other : term);
       if (forth && back)
@@ -138,7 +141,8 @@ void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, 
 }
 
 template <class T>
-void structured_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l, bool write, const Parallel& parallel) {
+void structured_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l, bool write,
+                      const Parallel& parallel) {
   const Layer<T>& layer = p.x.layer[l];
   const int64_t a_size = y.channels * layer.n_in * kPanel<T>, size = a_size + y.channels * layer.n_out * kPanel<T>;
   const Buffer<T> memory(parallel.threads * size);
@@ -161,9 +165,11 @@ void structured_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int 
   });
 }
 
-// Columns from … from + depth − 1 of J_l, for all rows: column m(n_in+1) + n is W[m, n], column m(n_in+1) + n_in is b[m].
+// Columns from … from + depth − 1 of J_l, for all rows: column m(n_in+1) + n is W[m, n], column m(n_in+1) + n_in is
+// b[m].
 template <class T>
-void fill_jacobian(const Layer<T>& layer, const Side<T>& side, int l, int64_t from, int64_t depth, T* J, const Parallel& parallel) {
+void fill_jacobian(const Layer<T>& layer, const Side<T>& side, int l, int64_t from, int64_t depth, T* J,
+                   const Parallel& parallel) {
   const int64_t period = layer.n_in + 1;
   for (int part = 0; part < side.parts; ++part) {
     const int64_t n = side.group_of(part).n, block = 16;
@@ -193,7 +199,8 @@ template <class T>
 void explicit_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l, bool write, const Parallel& parallel) {
   const Layer<T>& layer = p.x.layer[l];
   const int64_t columns = layer.n_out * (layer.n_in + 1), chunk = columns < p.chunk ? columns : p.chunk;
-  const Buffer<T> jx(x.rows * chunk), jy(p.symmetric ? 0 : y.rows * chunk), memory(parallel.threads * chunk * kPanel<T>);
+  const Buffer<T> jx(x.rows * chunk), jy(p.symmetric ? 0 : y.rows * chunk),
+      memory(parallel.threads * chunk * kPanel<T>);
   for (int64_t from = 0; from < columns; from += chunk) {
     const int64_t depth = columns - from < chunk ? columns - from : chunk;
     fill_jacobian(layer, x, l, from, depth, jx.get(), parallel);
@@ -239,16 +246,13 @@ void gram(const Gram<T>& p, const Parallel& parallel) {
   for (int l = 0; l < p.x.layers; ++l) {
     const Layer<T>& layer = p.x.layer[l];
     if (layer.weight_jacobian == T(0) && layer.bias_jacobian == T(0)) continue;
-    if (p.use_explicit[l])
-      explicit_layer(p, x, y, l, write, parallel);
-    else
-      structured_layer(p, x, y, l, write, parallel);
+    if (p.use_explicit[l]) explicit_layer(p, x, y, l, write, parallel);
+    else structured_layer(p, x, y, l, write, parallel);
     write = false;
   }
   if (write)
     for (int64_t i = 0; i < x.rows * y.rows; ++i) p.out[i] = T(0);
-  else if (p.symmetric)
-    mirror(p, x, parallel);
+  else if (p.symmetric) mirror(p, x, parallel);
 }
 
 }  // namespace NTKFAST_ISA

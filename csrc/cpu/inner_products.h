@@ -62,11 +62,11 @@ void inner_products(int channels, int64_t count, Stack<T> x, int64_t width, T* p
             dot(x.data + c * x.channel + i * x.row, x.data + e * x.channel + i * x.row, width);
 }
 
-// One layer's part of the diagonal for one tile of one component, from the inner products of A (all channels of the group) and
-// of D (the component's). `stride` is the distance of the component's rows in `diag`.
+// One layer's part of the diagonal for one tile of one component, from the inner products of A (all channels of the
+// group) and of D (the component's). `stride` is the distance of the component's rows in `diag`.
 template <class T>
-void contract_diag(const Layer<T>& layer, const Component& component, int64_t count, const T* a, int a_pairs, const T* d, double* diag,
-                   int64_t stride) {
+void contract_diag(const Layer<T>& layer, const Component& component, int64_t count, const T* a, int a_pairs,
+                   const T* d, double* diag, int64_t stride) {
   const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
   const double bias = static_cast<double>(layer.bias_jacobian) * layer.bias_jacobian;
   const int d_pairs = pairs_of(component.channels);
@@ -74,7 +74,8 @@ void contract_diag(const Layer<T>& layer, const Component& component, int64_t co
     double total = 0;
     for (int c = 0; c < component.channels; ++c)
       for (int e = 0; e <= c; ++e)
-        total += (c == e ? 1.0 : 2.0) * d[i * d_pairs + pair(c, e)] * a[i * a_pairs + pair(component.channel[c], component.channel[e])];
+        total += (c == e ? 1.0 : 2.0) * d[i * d_pairs + pair(c, e)] *
+                 a[i * a_pairs + pair(component.channel[c], component.channel[e])];
     diag[i * stride] = weight * total + bias * d[i * d_pairs];
   }
 }

@@ -21,7 +21,8 @@ void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
     Stack<T>* Z = views.get() + slot * 2 * L;
     Stack<T>* D = Z + L;
     for (int l = 0; l < L; ++l) {
-      Z[l] = sweep.Z[l] != nullptr ? local_stack(stacks + 2 * stack_size, tile.count, sweep.layer[l].n_out) : Stack<T>{};
+      Z[l] =
+          sweep.Z[l] != nullptr ? local_stack(stacks + 2 * stack_size, tile.count, sweep.layer[l].n_out) : Stack<T>{};
       D[l] = local_stack(stacks + (l % 2) * stack_size, tile.count, sweep.layer[l].n_out);
     }
     const auto fetch_stash = [&](int l) {

@@ -24,7 +24,8 @@ void jet_forward(const Sweep<T>& sweep, const Parallel& parallel) {
     Stack<T>* Z = A + L + 1;
     for (int l = 0; l < L; ++l) {
       A[l] = local_stack(stacks + (l % 2) * stack_size, tile.count, sweep.layer[l].n_in);
-      Z[l] = keep && sweep.Z[l] != nullptr ? local_stack(stacks + 2 * stack_size, tile.count, sweep.layer[l].n_out) : Stack<T>{};
+      Z[l] = keep && sweep.Z[l] != nullptr ? local_stack(stacks + 2 * stack_size, tile.count, sweep.layer[l].n_out)
+                                           : Stack<T>{};
     }
     A[L] = stack_of(sweep.out, tile.group->row, tile, sweep.layer[L - 1].n_out);
     forward_tile(sweep, weights, tile, TileStacks<T>{A, Z, nullptr}, scratch, [&](int l) {

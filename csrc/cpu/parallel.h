@@ -1,5 +1,5 @@
-// Tasks of unequal length on the slots of a Parallel: each slot takes the next task until none is left. Which slot runs a task
-// is left to chance, so tasks write to disjoint memory and results do not depend on it.
+// Tasks of unequal length on the slots of a Parallel: each slot takes the next task until none is left. Which slot runs
+// a task is left to chance, so tasks write to disjoint memory and results do not depend on it.
 #pragma once
 
 #include <atomic>
@@ -20,7 +20,8 @@ void for_each_task(const Parallel& parallel, int64_t tasks, const Body& body) {
   } context{&body, {0}, tasks};
   const auto work = [](void* opaque, int slot) {
     Context& shared = *static_cast<Context*>(opaque);
-    for (int64_t task; (task = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.tasks;) (*shared.body)(task, slot);
+    for (int64_t task; (task = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.tasks;)
+      (*shared.body)(task, slot);
   };
   if (tasks <= 0) return;
   parallel.run(tasks < parallel.threads ? static_cast<int>(tasks) : parallel.threads, work, &context);

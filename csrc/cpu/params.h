@@ -1,10 +1,10 @@
 // What the native operations work on, as plain pointers and sizes. No inline code here: these types are shared by the
 // translation units of every instruction-set level.
 //
-// Row order of the ragged stacks. A group of n points whose jet has C channels owns C·n rows of every layer's input stack A
-// and stash Z, channel by channel: row = group.row + c·n + i. Component j of the group needs C_j of these channels and owns
-// C_j·n rows of every cotangent stack D: row = component.row + c·n + i. Residual rows are point-major:
-// group.residual_row + i·k + j.
+// Row order of the ragged stacks. A group of n points whose jet has C channels owns C·n rows of every layer's input
+// stack A and stash Z, channel by channel: row = group.row + c·n + i. Component j of the group needs C_j of these
+// channels and owns C_j·n rows of every cotangent stack D: row = component.row + c·n + i. Residual rows are
+// point-major: group.residual_row + i·k + j.
 #pragma once
 
 #include <cstdint>
@@ -25,22 +25,22 @@ struct Layer {
 };
 
 struct Component {
-  int64_t row;           // first row in the D stacks
-  int channels;          // C_j = 1 + directions + collapsed
-  int directions;        // F_j
-  int collapsed;         // M_j
-  const int* channel;    // (C_j) group channel of each: 0, then directions, then collapsed
-  const void* seed;      // ∂row/∂channel, (C_j, n, n_out) strided; null in forward sweeps
+  int64_t row;         // first row in the D stacks
+  int channels;        // C_j = 1 + directions + collapsed
+  int directions;      // F_j
+  int collapsed;       // M_j
+  const int* channel;  // (C_j) group channel of each: 0, then directions, then collapsed
+  const void* seed;    // ∂row/∂channel, (C_j, n, n_out) strided; null in forward sweeps
   int64_t seed_stride[3];
 };
 
 template <class T>
 struct Group {
   int64_t n;
-  int directions, collapsed;  // F, M; channels C = 1 + F + M
-  const T* points;            // (n, d), standardised
-  const T* beta;              // (1|n, F+M, d): layer-0 input of channels 1 … F+M
-  const T* omega;             // (1|n, M, F)
+  int directions, collapsed;          // F, M; channels C = 1 + F + M
+  const T* points;                    // (n, d), standardised
+  const T* beta;                      // (1|n, F+M, d): layer-0 input of channels 1 … F+M
+  const T* omega;                     // (1|n, M, F)
   int64_t beta_stride, omega_stride;  // 0 where constant over points
   int components;
   const Component* component;

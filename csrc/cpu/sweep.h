@@ -23,7 +23,8 @@ struct TileStacks {
   Stack<T>* D;
 };
 
-// Largest tile of a group: about `budget` rows, cut so that the tiles of a group are nearly equal and occupy every thread.
+// Largest tile of a group: about `budget` rows, cut so that the tiles of a group are nearly equal and occupy every
+// thread.
 template <class T>
 int64_t tile_points(const Group<T>& group, int64_t tile_rows, int threads) {
   const int64_t channels = 1 + group.directions + group.collapsed;
@@ -61,8 +62,8 @@ inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
   return {first, columns - first < panel ? columns - first : panel};
 }
 
-// Between a tile-local stack, whose rows stand together, and the caller's. Whole rows at a time: a sweep writes a layer panel by
-// panel, and slices of rows that leave the cache one by one cost several times the bandwidth.
+// Between a tile-local stack, whose rows stand together, and the caller's. Whole rows at a time: a sweep writes a layer
+// panel by panel, and slices of rows that leave the cache one by one cost several times the bandwidth.
 template <class T>
 void copy_stack(int channels, int64_t count, int64_t width, Stack<T> from, Stack<T> to) {
   for (int c = 0; c < channels; ++c)
@@ -105,14 +106,15 @@ void fill_inputs(const Tile<T>& tile, int64_t d, Stack<T> A) {
 
 // after(l) runs when A_l, and with it Z_{l−1}, is complete; A_L is the output.
 template <class T, class After>
-void forward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile, const TileStacks<T>& stacks, T* scratch,
-                  const After& after) {
+void forward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
+                  const TileStacks<T>& stacks, T* scratch, const After& after) {
   fill_inputs(tile, sweep.layer[0].n_in, stacks.A[0]);
   after(0);
   for (int l = 0; l < sweep.layers; ++l) {
     const Layer<T>& layer = sweep.layer[l];
     for (int64_t p = 0; p < ceil_div(layer.n_out, kPanel<T>); ++p) {
-      tile_times_panel<T>(tile.channels(), tile.count, stacks.A[l], weights.of(l) + p * kPanel<T> * layer.n_in, layer.n_in, scratch);
+      tile_times_panel<T>(tile.channels(), tile.count, stacks.A[l], weights.of(l) + p * kPanel<T> * layer.n_in,
+                          layer.n_in, scratch);
       push_panel(layer, tile, scratch, panel_columns(p, kPanel<T>, layer.n_out), stacks.A[l + 1], stacks.Z[l]);
     }
     after(l + 1);
@@ -126,8 +128,9 @@ void read_seeds(const Component& component, const Tile<T>& tile, Columns columns
   for (int c = 0; c < component.channels; ++c)
     for (int64_t i = 0; i < tile.count; ++i)
       for (int64_t j = 0; j < columns.width; ++j)
-        g[(c * tile.count + i) * kPanel<T> + j] = seed[c * component.seed_stride[0] + (tile.first + i) * component.seed_stride[1] +
-                                                       (columns.first + j) * component.seed_stride[2]];
+        g[(c * tile.count + i) * kPanel<T> + j] =
+            seed[c * component.seed_stride[0] + (tile.first + i) * component.seed_stride[1] +
+                 (columns.first + j) * component.seed_stride[2]];
 }
 
 template <class T>
@@ -140,14 +143,12 @@ void copy_panel(int channels, int64_t count, const T* g, Columns columns, Stack<
 
 // Cotangents down to layer `first`; after(l) runs when D_l is complete.
 template <class T, class After>
-void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile, const Component& component, int first,
-                   const TileStacks<T>& stacks, T* scratch, const After& after) {
+void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
+                   const Component& component, int first, const TileStacks<T>& stacks, T* scratch, const After& after) {
   const int last = sweep.layers - 1;
   const auto finish = [&](int l, Columns columns) {
-    if (stacks.Z[l].data == nullptr)
-      copy_panel(component.channels, tile.count, scratch, columns, stacks.D[l]);
-    else
-      pull_panel(sweep.layer[l], tile, component, scratch, columns, stacks.Z[l], stacks.D[l]);
+    if (stacks.Z[l].data == nullptr) copy_panel(component.channels, tile.count, scratch, columns, stacks.D[l]);
+    else pull_panel(sweep.layer[l], tile, component, scratch, columns, stacks.Z[l], stacks.D[l]);
   };
   for (int64_t p = 0; p < ceil_div(sweep.layer[last].n_out, kPanel<T>); ++p) {
     const Columns columns = panel_columns(p, kPanel<T>, sweep.layer[last].n_out);
@@ -158,7 +159,8 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
   for (int l = last; l > first; --l) {
     const Layer<T>& layer = sweep.layer[l];
     for (int64_t p = 0; p < ceil_div(layer.n_in, kPanel<T>); ++p) {
-      tile_times_panel<T>(component.channels, tile.count, stacks.D[l], weights.of(l) + p * kPanel<T> * layer.n_out, layer.n_out, scratch);
+      tile_times_panel<T>(component.channels, tile.count, stacks.D[l], weights.of(l) + p * kPanel<T> * layer.n_out,
+                          layer.n_out, scratch);
       finish(l - 1, panel_columns(p, kPanel<T>, layer.n_in));
     }
     after(l - 1);

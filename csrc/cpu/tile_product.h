@@ -1,9 +1,10 @@
 // The register-blocked matrix product on which every sweep and contraction stands.
 //
-//   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: `count` rows, B: one packed panel of kPanel<T> columns, C: count × kPanel<T>
+//   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: `count` rows, B: one packed panel of kPanel<T> columns, C: count ×
+//   kPanel<T>
 //
-// A panel is two vectors wide; up to kTileRows rows of accumulators stay in registers. The sum over k runs in order, one
-// accumulator an element, so that a result does not depend on how rows are cut into tiles.
+// A panel is two vectors wide; up to kTileRows rows of accumulators stay in registers. The sum over k runs in order,
+// one accumulator an element, so that a result does not depend on how rows are cut into tiles.
 #pragma once
 
 #include <cstddef>
@@ -86,7 +87,8 @@ void pack_columns(const T* W, int64_t ldw, int64_t columns, int64_t K, T scale, 
   }
 }
 
-// Panel p of B = s·Wᵀ (k runs along the rows of W): panel[k][j] = s W[p·kPanel + j, k]. Blocks of k keep the strided reads in L1.
+// Panel p of B = s·Wᵀ (k runs along the rows of W): panel[k][j] = s W[p·kPanel + j, k]. Blocks of k keep the strided
+// reads in L1.
 template <class T>
 void pack_rows(const T* W, int64_t ldw, int64_t rows, int64_t K, T scale, int64_t p, T* panel) {
   constexpr int64_t kBlock = 16;

@@ -8,8 +8,9 @@
 
 // (Jᵀx)[W] = Σ_c (x ∘ D⁽ᶜ⁾)ᵀ A⁽ᶜ⁾        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
-// One product per layer whose inner index runs over all rows of D. A task owns a band of rows of W, so that the sum over rows has
-// one order and needs no reduction. Rows are taken in blocks: the block of x∘D is packed once, the block of A panel by panel.
+// One product per layer whose inner index runs over all rows of D. A task owns a band of rows of W, so that the sum
+// over rows has one order and needs no reduction. Rows are taken in blocks: the block of x∘D is packed once, the block
+// of A panel by panel.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -56,7 +57,8 @@ inline Strip strip_of(int64_t s, int64_t strips, int64_t height) {
 
 // x∘D for a block of rows; strip s stands at `its first row · depth`, k-major.
 template <class T>
-void pack_cotangents(const Layer<T>& layer, const T* D, const RowMap<T>& map, int64_t from, int64_t depth, int64_t band, int64_t height, T* to) {
+void pack_cotangents(const Layer<T>& layer, const T* D, const RowMap<T>& map, int64_t from, int64_t depth, int64_t band,
+                     int64_t height, T* to) {
   const int64_t strips = ceil_div(height, kTileRows);
   for (int64_t k = 0; k < depth; ++k) {
     const T* row = D + map.d[from + k] * layer.n_out + band;
@@ -101,14 +103,16 @@ void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int
     for (int64_t q = 0; q < panels; ++q)
       for (int64_t s = 0; s < strips; ++s) {
         const Strip strip = strip_of(s, strips, height);
-        tile_of<T, true, true>(strip.height, packed_d + strip.first * depth, strip.height, packed_a + q * depth * kPanel<T>, depth,
-                               sums + (q * height + strip.first) * kPanel<T>, kPanel<T>);
+        tile_of<T, true, true>(strip.height, packed_d + strip.first * depth, strip.height,
+                               packed_a + q * depth * kPanel<T>, depth, sums + (q * height + strip.first) * kPanel<T>,
+                               kPanel<T>);
       }
   }
   for (int64_t m = 0; m < height; ++m)
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t column = q * kPanel<T>, width = layer.n_in - column < kPanel<T> ? layer.n_in - column : kPanel<T>;
-      std::memcpy(p.weight[l] + (band + m) * layer.n_in + column, sums + (q * height + m) * kPanel<T>, width * sizeof(T));
+      std::memcpy(p.weight[l] + (band + m) * layer.n_in + column, sums + (q * height + m) * kPanel<T>,
+                  width * sizeof(T));
     }
 }
 
@@ -144,7 +148,8 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
     if (layer.n_out >= parallel.threads * kTileRows) count = ceil_div(count, parallel.threads) * parallel.threads;
     bands.get()[l] = count;
     start.get()[l + 1] = start.get()[l] + (p.weight[l] != nullptr ? count : 0);
-    const int64_t size = ceil_div(layer.n_out, count) * (packed_size<T>(layer.n_in, 1) + kRowBlock) + packed_size<T>(layer.n_in, kRowBlock);
+    const int64_t size = ceil_div(layer.n_out, count) * (packed_size<T>(layer.n_in, 1) + kRowBlock) +
+                         packed_size<T>(layer.n_in, kRowBlock);
     memory = size > memory ? size : memory;
   }
   memory = ceil_div(memory, 64) * 64;

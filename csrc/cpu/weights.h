@@ -13,7 +13,8 @@ enum class Direction { forward, backward };
 
 template <class T>
 int64_t packed_weights_size(const Layer<T>& layer, Direction direction) {
-  return direction == Direction::forward ? packed_size<T>(layer.n_out, layer.n_in) : packed_size<T>(layer.n_in, layer.n_out);
+  return direction == Direction::forward ? packed_size<T>(layer.n_out, layer.n_in)
+                                         : packed_size<T>(layer.n_in, layer.n_out);
 }
 
 template <class T>
@@ -35,9 +36,11 @@ class PackedWeights {
       const Layer<T>& layer = sweep.layer[l];
       const int64_t p = task - panels.get()[l];
       if (direction == Direction::forward)
-        pack_rows(layer.weight, layer.n_in, layer.n_out, layer.n_in, layer.weight_scale, p, of(l) + p * kPanel<T> * layer.n_in);
+        pack_rows(layer.weight, layer.n_in, layer.n_out, layer.n_in, layer.weight_scale, p,
+                  of(l) + p * kPanel<T> * layer.n_in);
       else
-        pack_columns(layer.weight, layer.n_in, layer.n_in, layer.n_out, layer.weight_scale, p, of(l) + p * kPanel<T> * layer.n_out);
+        pack_columns(layer.weight, layer.n_in, layer.n_in, layer.n_out, layer.weight_scale, p,
+                     of(l) + p * kPanel<T> * layer.n_out);
     };
     for_each_task(parallel, panels.get()[sweep.layers], pack);
   }

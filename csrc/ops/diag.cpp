@@ -8,8 +8,8 @@
 namespace ntkfast {
 namespace {
 
-void diag_cpu(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega, Ints groups, Tensors seeds,
-              int64_t tile_rows, Tensor out) {
+void diag_cpu(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega,
+              Ints groups, Tensors seeds, int64_t tile_rows, Tensor out) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
@@ -17,8 +17,8 @@ void diag_cpu(Tensors parameters, Ints activations, Floats constants, Tensors po
     args.set_omega(omega);
     args.set_seeds(seeds);
     check_plain(out, ScalarType::Double, "out");
-    STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (", args.sweep.layers, ", ",
-                    args.sweep.residual_rows, "), got ", shape_text(out));
+    STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
+                    args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
     args.sweep.diag = data_of<double>(out);
     args.sweep.tile_rows = tile_rows;
     ntkfast::diag(args.sweep, torch_parallel());

@@ -8,15 +8,16 @@
 namespace ntkfast {
 namespace {
 
-void factor_diag_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Tensor out) {
+void factor_diag_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D,
+                     Tensor out) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
     args.set_inputs(A);
     args.set_cotangents(D);
     check_plain(out, ScalarType::Double, "out");
-    STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (", args.sweep.layers, ", ",
-                    args.sweep.residual_rows, "), got ", shape_text(out));
+    STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
+                    args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
     args.sweep.diag = data_of<double>(out);
     ntkfast::factor_diag(args.sweep, torch_parallel());
   });

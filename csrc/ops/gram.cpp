@@ -10,8 +10,9 @@
 namespace ntkfast {
 namespace {
 
-void gram_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Ints other_groups, Tensor other_A,
-              Tensor other_D, bool symmetric, Ints use_explicit, int64_t chunk, Tensor out) {
+void gram_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D,
+              Ints other_groups, Tensor other_A, Tensor other_D, bool symmetric, Ints use_explicit, int64_t chunk,
+              Tensor out) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> x(parameters, activations, constants, groups), y(parameters, activations, constants, other_groups);
@@ -21,11 +22,12 @@ void gram_cpu(Tensors parameters, Ints activations, Floats constants, Ints group
     y.set_cotangents(other_D);
     check_plain(out, dtype_of<T>(), "out");
     const int64_t rows = x.sweep.residual_rows, columns = y.sweep.residual_rows;
-    STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == rows && out.size(1) == columns, "ntkfast: expected out (", rows, ", ", columns, "), got ",
-                    shape_text(out));
-    STD_TORCH_CHECK(!symmetric || groups == other_groups, "ntkfast: expected one set of groups for a symmetric gram, got two");
-    STD_TORCH_CHECK(use_explicit.size() == activations.size() && chunk > 0, "ntkfast: expected a path for each of ", activations.size(),
-                    " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk);
+    STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == rows && out.size(1) == columns, "ntkfast: expected out (", rows,
+                    ", ", columns, "), got ", shape_text(out));
+    STD_TORCH_CHECK(!symmetric || groups == other_groups,
+                    "ntkfast: expected one set of groups for a symmetric gram, got two");
+    STD_TORCH_CHECK(use_explicit.size() == activations.size() && chunk > 0, "ntkfast: expected a path for each of ",
+                    activations.size(), " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk);
     const auto paths = std::make_unique<bool[]>(use_explicit.size());
     for (std::size_t l = 0; l < use_explicit.size(); ++l) paths[l] = use_explicit[l] != 0;
     if (rows > 0 && columns > 0)

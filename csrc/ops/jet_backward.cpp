@@ -8,7 +8,8 @@
 namespace ntkfast {
 namespace {
 
-void jet_backward_cpu(Tensors parameters, Ints activations, Floats constants, Tensors omega, Ints groups, Tensors seeds, Tensor Z, Tensor D) {
+void jet_backward_cpu(Tensors parameters, Ints activations, Floats constants, Tensors omega, Ints groups, Tensors seeds,
+                      Tensor Z, Tensor D) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);

@@ -8,8 +8,8 @@
 namespace ntkfast {
 namespace {
 
-void jet_forward_cpu(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega, Ints groups,
-                     Tensor out, Tensor A, Tensor Z) {
+void jet_forward_cpu(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta,
+                     Tensors omega, Ints groups, Tensor out, Tensor A, Tensor Z) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);

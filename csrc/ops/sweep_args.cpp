@@ -19,28 +19,39 @@ std::string shape_text(const Tensor& tensor) {
 void check_plain(const Tensor& tensor, ScalarType dtype, const char* name) {
   STD_TORCH_CHECK(tensor.is_cpu(), "ntkfast: expected ", name, " on the CPU, got another device");
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, "ntkfast: expected ", name, " of the parameters' dtype, got another");
-  STD_TORCH_CHECK(tensor.is_contiguous(), "ntkfast: expected ", name, " contiguous, got shape ", shape_text(tensor), " with gaps");
+  STD_TORCH_CHECK(tensor.is_contiguous(), "ntkfast: expected ", name, " contiguous, got shape ", shape_text(tensor),
+                  " with gaps");
 }
 
 template <class T>
-SweepArgs<T>::SweepArgs(const Tensors& parameters, const Ints& activations, const Floats& constants, const Ints& groups) {
+SweepArgs<T>::SweepArgs(const Tensors& parameters, const Ints& activations, const Floats& constants,
+                        const Ints& groups) {
   const std::size_t L = activations.size();
-  STD_TORCH_CHECK(parameters.size() == 2 * L && constants.size() == 6 * L, "ntkfast: expected 2 parameters and 6 constants a layer, got ",
-                  parameters.size(), " and ", constants.size(), " for ", L, " layers");
+  STD_TORCH_CHECK(parameters.size() == 2 * L && constants.size() == 6 * L,
+                  "ntkfast: expected 2 parameters and 6 constants a layer, got ", parameters.size(), " and ",
+                  constants.size(), " for ", L, " layers");
   for (std::size_t l = 0; l < L; ++l) {
     const Tensor &weight = parameters[2 * l], &bias = parameters[2 * l + 1];
     check_plain(weight, dtype_of<T>(), "weight");
     check_plain(bias, dtype_of<T>(), "bias");
     STD_TORCH_CHECK(weight.dim() == 2, "ntkfast: expected a 2-d weight, got shape ", shape_text(weight));
     const int64_t n_out = weight.size(0), n_in = weight.size(1);
-    STD_TORCH_CHECK(l == 0 || n_in == layers_.back().n_out, "ntkfast: expected a weight with ", l == 0 ? 0 : layers_.back().n_out,
-                    " columns, got ", shape_text(weight));
-    STD_TORCH_CHECK(bias.numel() == 0 || bias.numel() == n_out, "ntkfast: expected ", n_out, " biases, got ", bias.numel());
-    STD_TORCH_CHECK(activations[l] >= 0 && activations[l] < core::kActivations, "ntkfast: expected an activation code below ",
-                    core::kActivations, ", got ", activations[l]);
+    STD_TORCH_CHECK(l == 0 || n_in == layers_.back().n_out, "ntkfast: expected a weight with ",
+                    l == 0 ? 0 : layers_.back().n_out, " columns, got ", shape_text(weight));
+    STD_TORCH_CHECK(bias.numel() == 0 || bias.numel() == n_out, "ntkfast: expected ", n_out, " biases, got ",
+                    bias.numel());
+    STD_TORCH_CHECK(activations[l] >= 0 && activations[l] < core::kActivations,
+                    "ntkfast: expected an activation code below ", core::kActivations, ", got ", activations[l]);
     const double* c = constants.data() + 6 * l;
-    layers_.push_back({static_cast<const T*>(weight.const_data_ptr()), bias.numel() ? static_cast<const T*>(bias.const_data_ptr()) : nullptr,
-                       n_in, n_out, static_cast<core::Activation>(activations[l]), {T(c[4]), T(c[5])}, T(c[0]), T(c[1]), T(c[2]),
+    layers_.push_back({static_cast<const T*>(weight.const_data_ptr()),
+                       bias.numel() ? static_cast<const T*>(bias.const_data_ptr()) : nullptr,
+                       n_in,
+                       n_out,
+                       static_cast<core::Activation>(activations[l]),
+                       {T(c[4]), T(c[5])},
+                       T(c[0]),
+                       T(c[1]),
+                       T(c[2]),
                        bias.numel() ? T(c[3]) : T(0)});
   }
   for (std::size_t at = 0; at < groups.size();) add_group(groups, at);
@@ -59,8 +70,10 @@ SweepArgs<T>::SweepArgs(const Tensors& parameters, const Ints& activations, cons
 template <class T>
 void SweepArgs<T>::add_group(const Ints& groups, std::size_t& at) {
   const auto next = [&](int64_t least, int64_t end) {
-    STD_TORCH_CHECK(at < groups.size(), "ntkfast: expected a complete group description, got ", groups.size(), " numbers");
-    STD_TORCH_CHECK(groups[at] >= least && groups[at] < end, "ntkfast: expected a group number in [", least, ", ", end, "), got ", groups[at]);
+    STD_TORCH_CHECK(at < groups.size(), "ntkfast: expected a complete group description, got ", groups.size(),
+                    " numbers");
+    STD_TORCH_CHECK(groups[at] >= least && groups[at] < end, "ntkfast: expected a group number in [", least, ", ", end,
+                    "), got ", groups[at]);
     return groups[at++];
   };
   constexpr int64_t kMany = int64_t{1} << 40;
@@ -81,7 +94,8 @@ void SweepArgs<T>::add_group(const Ints& groups, std::size_t& at) {
     component.row = sweep.cotangent_rows;
     channels_.push_back(0);
     for (int k = 0; k < component.directions; ++k) channels_.push_back(static_cast<int>(1 + next(0, group.directions)));
-    for (int m = 0; m < component.collapsed; ++m) channels_.push_back(static_cast<int>(1 + group.directions + next(0, group.collapsed)));
+    for (int m = 0; m < component.collapsed; ++m)
+      channels_.push_back(static_cast<int>(1 + group.directions + next(0, group.collapsed)));
     sweep.cotangent_rows += component.channels * group.n;
     components_.push_back(component);
   }
@@ -92,16 +106,17 @@ void SweepArgs<T>::add_group(const Ints& groups, std::size_t& at) {
 
 template <class T>
 void SweepArgs<T>::set_points(const Tensors& points, const Tensors& beta) {
-  STD_TORCH_CHECK(points.size() == groups_.size() && beta.size() == groups_.size(), "ntkfast: expected points and beta for ",
-                  groups_.size(), " groups, got ", points.size(), " and ", beta.size());
+  STD_TORCH_CHECK(points.size() == groups_.size() && beta.size() == groups_.size(),
+                  "ntkfast: expected points and beta for ", groups_.size(), " groups, got ", points.size(), " and ",
+                  beta.size());
   const int64_t d = layers_[0].n_in;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     Group<T>& group = groups_[g];
     check_plain(points[g], dtype_of<T>(), "points");
     check_plain(beta[g], dtype_of<T>(), "beta");
     const int64_t channels = group.directions + group.collapsed;
-    STD_TORCH_CHECK(points[g].dim() == 2 && points[g].size(0) == group.n && points[g].size(1) == d, "ntkfast: expected points (", group.n,
-                    ", ", d, "), got ", shape_text(points[g]));
+    STD_TORCH_CHECK(points[g].dim() == 2 && points[g].size(0) == group.n && points[g].size(1) == d,
+                    "ntkfast: expected points (", group.n, ", ", d, "), got ", shape_text(points[g]));
     STD_TORCH_CHECK(beta[g].dim() == 3 && beta[g].size(1) == channels && beta[g].size(2) == d &&
                         (beta[g].size(0) == 1 || beta[g].size(0) == group.n),
                     "ntkfast: expected beta (1 or ", group.n, ", ", channels, ", ", d, "), got ", shape_text(beta[g]));
@@ -113,13 +128,15 @@ void SweepArgs<T>::set_points(const Tensors& points, const Tensors& beta) {
 
 template <class T>
 void SweepArgs<T>::set_omega(const Tensors& omega) {
-  STD_TORCH_CHECK(omega.size() == groups_.size(), "ntkfast: expected omega for ", groups_.size(), " groups, got ", omega.size());
+  STD_TORCH_CHECK(omega.size() == groups_.size(), "ntkfast: expected omega for ", groups_.size(), " groups, got ",
+                  omega.size());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     Group<T>& group = groups_[g];
     check_plain(omega[g], dtype_of<T>(), "omega");
-    STD_TORCH_CHECK(omega[g].dim() == 3 && omega[g].size(1) == group.collapsed && omega[g].size(2) == group.directions &&
-                        (omega[g].size(0) == 1 || omega[g].size(0) == group.n),
-                    "ntkfast: expected omega (1 or ", group.n, ", ", group.collapsed, ", ", group.directions, "), got ", shape_text(omega[g]));
+    STD_TORCH_CHECK(omega[g].dim() == 3 && omega[g].size(1) == group.collapsed &&
+                        omega[g].size(2) == group.directions && (omega[g].size(0) == 1 || omega[g].size(0) == group.n),
+                    "ntkfast: expected omega (1 or ", group.n, ", ", group.collapsed, ", ", group.directions, "), got ",
+                    shape_text(omega[g]));
     group.omega = static_cast<const T*>(omega[g].const_data_ptr());
     group.omega_stride = omega[g].size(0) == 1 ? 0 : int64_t{group.collapsed} * group.directions;
   }
@@ -127,15 +144,18 @@ void SweepArgs<T>::set_omega(const Tensors& omega) {
 
 template <class T>
 void SweepArgs<T>::set_seeds(const Tensors& seeds) {
-  STD_TORCH_CHECK(seeds.size() == components_.size(), "ntkfast: expected seeds for ", components_.size(), " components, got ", seeds.size());
+  STD_TORCH_CHECK(seeds.size() == components_.size(), "ntkfast: expected seeds for ", components_.size(),
+                  " components, got ", seeds.size());
   std::size_t j = 0;
   for (const Group<T>& group : groups_)
     for (int i = 0; i < group.components; ++i, ++j) {
       const Tensor& seed = seeds[j];
-      STD_TORCH_CHECK(seed.is_cpu() && seed.scalar_type() == dtype_of<T>(), "ntkfast: expected seeds on the CPU, of the parameters' dtype");
+      STD_TORCH_CHECK(seed.is_cpu() && seed.scalar_type() == dtype_of<T>(),
+                      "ntkfast: expected seeds on the CPU, of the parameters' dtype");
       STD_TORCH_CHECK(seed.dim() == 3 && seed.size(0) == components_[j].channels && seed.size(1) == group.n &&
                           seed.size(2) == layers_.back().n_out,
-                      "ntkfast: expected seeds (", components_[j].channels, ", ", group.n, ", ", layers_.back().n_out, "), got ", shape_text(seed));
+                      "ntkfast: expected seeds (", components_[j].channels, ", ", group.n, ", ", layers_.back().n_out,
+                      "), got ", shape_text(seed));
       components_[j].seed = seed.const_data_ptr();
       for (int axis = 0; axis < 3; ++axis) components_[j].seed_stride[axis] = seed.stride(axis);
     }
@@ -143,7 +163,8 @@ void SweepArgs<T>::set_seeds(const Tensors& seeds) {
 
 // Cuts a flat tensor into one (rows, width(l)) matrix a layer.
 template <class T, class Width>
-static std::vector<T*> split(const Tensor& flat, const Sweep<T>& sweep, int64_t rows, const char* name, const Width& width) {
+static std::vector<T*> split(const Tensor& flat, const Sweep<T>& sweep, int64_t rows, const char* name,
+                             const Width& width) {
   check_plain(flat, dtype_of<T>(), name);
   std::vector<T*> parts;
   int64_t offset = 0;
@@ -152,7 +173,8 @@ static std::vector<T*> split(const Tensor& flat, const Sweep<T>& sweep, int64_t 
     parts.push_back(w > 0 ? data_of<T>(flat) + offset : nullptr);
     offset += rows * w;
   }
-  STD_TORCH_CHECK(flat.numel() == offset, "ntkfast: expected ", name, " with ", offset, " elements, got ", flat.numel());
+  STD_TORCH_CHECK(flat.numel() == offset, "ntkfast: expected ", name, " with ", offset, " elements, got ",
+                  flat.numel());
   return parts;
 }
 

@@ -2,9 +2,9 @@
 //
 //   parameters   W_0, b_0, W_1, b_1, …; an empty tensor where a layer has no bias
 //   activations  one code of core::Activation a layer
-//   constants    six numbers a layer: weight scale, bias scale, the same two for θ in the Jacobian (else 0), β, threshold
-//   points       per group (n, d);  beta (1|n, F+M, d);  omega (1|n, M, F)
-//   groups       per group: n, F, M, k, selected (0|1), then per component: directions, collapsed, their indices in that order
+//   constants    six numbers a layer: weight scale, bias scale, the same two for θ in the Jacobian (else 0), β,
+//   threshold points       per group (n, d);  beta (1|n, F+M, d);  omega (1|n, M, F) groups       per group: n, F, M,
+//   k, selected (0|1), then per component: directions, collapsed, their indices in that order
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -47,11 +47,10 @@ template <class Body>
 void with_dtype(const Tensors& parameters, const Body& body) {
   STD_TORCH_CHECK(!parameters.empty(), "ntkfast: expected at least one layer, got none");
   const ScalarType dtype = parameters[0].scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, "ntkfast: expected float32 or float64 parameters");
-  if (dtype == ScalarType::Float)
-    body(float{});
-  else
-    body(double{});
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
+                  "ntkfast: expected float32 or float64 parameters");
+  if (dtype == ScalarType::Float) body(float{});
+  else body(double{});
 }
 
 // Owns the structs that a Sweep points to.

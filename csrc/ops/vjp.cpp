@@ -8,23 +8,28 @@
 namespace ntkfast {
 namespace {
 
-void vjp_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Tensor x, Tensors grads) {
+void vjp_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Tensor x,
+             Tensors grads) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
     args.set_inputs(A);
     args.set_cotangents(D);
     check_plain(x, dtype_of<T>(), "x");
-    STD_TORCH_CHECK(x.numel() == args.sweep.residual_rows, "ntkfast: expected x (", args.sweep.residual_rows, ",), got ", shape_text(x));
-    STD_TORCH_CHECK(grads.size() == parameters.size(), "ntkfast: expected ", parameters.size(), " gradients, got ", grads.size());
+    STD_TORCH_CHECK(x.numel() == args.sweep.residual_rows, "ntkfast: expected x (", args.sweep.residual_rows,
+                    ",), got ", shape_text(x));
+    STD_TORCH_CHECK(grads.size() == parameters.size(), "ntkfast: expected ", parameters.size(), " gradients, got ",
+                    grads.size());
     std::vector<T*> weight, bias;
     for (std::size_t i = 0; i < grads.size(); ++i) {
       check_plain(grads[i], dtype_of<T>(), "gradient");
-      STD_TORCH_CHECK(grads[i].numel() == 0 || grads[i].numel() == parameters[i].numel(), "ntkfast: expected a gradient of shape ",
-                      shape_text(parameters[i]), ", got ", shape_text(grads[i]));
+      STD_TORCH_CHECK(grads[i].numel() == 0 || grads[i].numel() == parameters[i].numel(),
+                      "ntkfast: expected a gradient of shape ", shape_text(parameters[i]), ", got ",
+                      shape_text(grads[i]));
       (i % 2 ? bias : weight).push_back(grads[i].numel() ? data_of<T>(grads[i]) : nullptr);
     }
-    ntkfast::vjp(Vjp<T>{args.sweep, static_cast<const T*>(x.const_data_ptr()), weight.data(), bias.data()}, torch_parallel());
+    ntkfast::vjp(Vjp<T>{args.sweep, static_cast<const T*>(x.const_data_ptr()), weight.data(), bias.data()},
+                 torch_parallel());
   });
 }
 

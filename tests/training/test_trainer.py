@@ -69,6 +69,21 @@ def test_fixed_weights_scale_the_gradient_of_their_group():
     assert (gradients[5] - combined).norm() < 1e-12 * combined.norm()
 
 
+def test_a_target_trains_like_the_residual_that_contains_it():
+    D = PROBLEM.domain
+    nets = network(torch.float64), network(torch.float64)
+    conditions = (
+        ntk.Condition(D, lambda u: u.d(t=1), target=lambda at: at.x, n=5),
+        ntk.Condition(D, lambda u, at: u.d(t=1) - at.x, n=5),
+    )
+    for net, condition in zip(nets, conditions, strict=True):
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        ntk.Trainer(ntk.Problem(D, {"r": condition}), net, optimizer=optimizer).fit(3, **FIT)
+    assert not equal(nets[0], network(torch.float64))
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-10, atol=1e-12)
+
+
 def test_fit_means_so_many_more_steps():
     whole, parts = network(), network()
     trainer_of(whole).fit(13, **FIT)
