@@ -53,14 +53,23 @@ def factors(net: nn.Module, points: Tensor):
     return ntk.factors(net, points, residuals()["r"])
 
 
+@cache
+def workspace():
+    """The buffers that a training loop reuses from step to step, as the trainer does."""
+    import ntkfast as ntk
+
+    return ntk.Workspace()
+
+
 def step(
     net: nn.Module, points: dict[str, Tensor], weights: dict[str, float], traces: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
     """Loss Σ_g λ_g mean(r²) and its gradient from one sweep; ``traces`` adds those of all groups from that sweep."""
     import ntkfast as ntk
 
-    f = ntk.factors(net, {name: (x, residuals()[name]) for name, x in points.items()})
-    rows = f.rows.detach()
+    f = ntk.factors(net, {name: (x, residuals()[name]) for name, x in points.items()}, workspace=workspace())
+    with torch.no_grad():
+        rows = f.rows
     scale = torch.empty_like(rows)
     for name, x in points.items():
         scale[f.slices[name]] = weights[name] / len(x)
@@ -79,10 +88,9 @@ def step_traces(net: nn.Module, points: dict[str, Tensor]) -> dict[str, Tensor]:
     return ntk.factors(net, {name: (x, residuals()[name]) for name, x in points.items()}).trace()
 
 
-def product(a: Tensor, b: Tensor) -> Callable[[], Tensor] | None:
-    """A call of the library's own dense product a @ b, if it exposes one."""
-    import ntkfast  # noqa: F401
+def product(a: Tensor, b: Tensor) -> Callable[[], None]:
+    """A call of the library's own dense product a @ b, into reused memory."""
+    from ntkfast import _ops
 
-    if not hasattr(torch.ops.ntkfast, "gemm"):
-        return None
-    return lambda: torch.ops.ntkfast.gemm(a, b)
+    out = a.new_empty(a.shape[0], b.shape[1])
+    return lambda: _ops.gemm(a, b, out)

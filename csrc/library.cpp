@@ -26,4 +26,5 @@ STABLE_TORCH_LIBRARY(ntkfast, m) {
       "activation_backward(Tensor z, Tensor g, Tensor omega, int activation, float beta, float threshold, int "
       "directions, "
       "Tensor(a!) zbar) -> ()");
+  m.def("gemm(Tensor a, Tensor b, Tensor(a!) out) -> ()");
 }

@@ -166,9 +166,14 @@ def gram(
     )
 
 
+def gemm(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Write the product of a (m, k) and b (k, n) by the tiles that the sweeps are made of."""
+    torch.ops.ntkfast.gemm(a, b, out)
+
+
 def _writes_in_place(*args: object) -> None:
     """The fake rule of every operator here: outputs are the caller's, shapes are known."""
 
 
-for _name in ("jet_forward", "jet_backward", "diag", "factor_diag", "vjp", "jvp", "gram"):
+for _name in ("jet_forward", "jet_backward", "diag", "factor_diag", "vjp", "jvp", "gram", "gemm"):
     torch.library.register_fake(f"ntkfast::{_name}")(_writes_in_place)

@@ -91,15 +91,15 @@ def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: in
     """The trace by layers, (layers,) in float64 for each group; O(1) memory beside a chunk of points."""
     budget = parse_memory(memory)
     tile_rows, at_once = streaming_plan(chain, groups, budget)
-    slices = groups.slices
-    sums = {name: torch.zeros(len(chain.layers), dtype=torch.float64) for name in groups.names}
+    slices, sums = groups.slices, {}
     for _, part, seeds in chunks(chain, args, groups, at_once):
         piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64)
         _ops.diag(args, part, seeds, tile_rows, piece)
         for name in part.names:
-            rows = slices[name] if len(part.names) > 1 else slice(0, part.residual_rows)
-            sums[name] += piece[:, rows].sum(1)
-    return sums
+            own = piece[:, slices[name]].sum(1) if len(part.names) > 1 else piece.sum(1)
+            sums[name] = sums[name] + own if name in sums else own
+    nothing = torch.zeros(len(chain.layers), dtype=torch.float64)
+    return {name: sums.get(name, nothing) for name in groups.names}
 
 
 def chunks(

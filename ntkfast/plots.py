@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Okabe–Ito: distinct for colour-blind readers too, and apart in grey by the line styles that go with them.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
+DASHES = ("-", "--")
 STYLE: dict[Any, Any] = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
@@ -124,7 +124,7 @@ def weights(curves: Mapping[str, Curve]) -> Figure:
     """
     figure, (axis,) = _panels(1, 2.9)
     for k, (group, curve) in enumerate(curves.items()):
-        axis.semilogy(*curve, color=COLORS[k], linestyle=DASHES[k % 4], label=rf"$\lambda_{{{symbol(group)}}}$")
+        axis.semilogy(*curve, color=COLORS[k], label=rf"$\lambda_{{{symbol(group)}}}$")
     axis.set(xlabel="iteration", ylabel="loss weight")
     _thousands(axis)
     figure.legend(loc="outside lower center", ncols=len(curves))
@@ -172,6 +172,8 @@ def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> 
     Returns:
         The figure.
     """
+    from matplotlib.ticker import MaxNLocator
+
     exact, predicted = np.asarray(exact), np.asarray(predicted)
     limit = float(np.abs(exact).max())
     panels = (
@@ -185,7 +187,7 @@ def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> 
         axis.set(title=title, xlabel="$t$")
         axis.grid(False)
         axis.locator_params(nbins=2)
-        figure.colorbar(image, ax=axis, location="bottom", shrink=0.9)
+        figure.colorbar(image, ax=axis, location="bottom", shrink=0.9, ticks=MaxNLocator(3), format=_powers())
     axes[0].set_ylabel("$x$")
     return figure
 
@@ -205,7 +207,7 @@ def slices(x: ArrayLike, times: Sequence[float], exact: ArrayLike, predictions: 
     """
     figure, axes = _panels(len(times), 2.3, sharey=True)
     for i, (axis, time) in enumerate(zip(axes, times, strict=True)):
-        axis.plot(x, np.asarray(exact)[i], color="0.25", linewidth=2.2, alpha=0.55, label="exact")
+        axis.plot(x, np.asarray(exact)[i], color="0.25", linewidth=3.0, alpha=0.5, label="exact")
         for k, (label, predicted) in enumerate(predictions.items()):
             axis.plot(x, np.asarray(predicted)[i], color=COLORS[k], linestyle=DASHES[k % 2], label=label)
         axis.set(title=f"$t = {time:.2f}$", xlabel="$x$")
@@ -243,6 +245,15 @@ def _smooth(values: ArrayLike) -> np.ndarray:
 
 def _grouped(number: int) -> str:
     return f"{number:,}".replace(",", "\u2009")
+
+
+def _powers() -> Any:
+    """Labels as short numbers, with a common power of ten where they are small or large."""
+    from matplotlib.ticker import ScalarFormatter
+
+    formatter = ScalarFormatter(useMathText=True)
+    formatter.set_powerlimits((-2, 3))
+    return formatter
 
 
 def _thousands(axis: Any) -> None:

@@ -1,5 +1,10 @@
 """Fixtures that run a test on every problem of the table, in both floating types."""
 
+import os
+
+# Read when torch is loaded: threads that wait by spinning slow a busy machine down by orders of magnitude.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 from cases import CASES, Case, Problem
