@@ -23,9 +23,7 @@ def products(width: int, n: int) -> dict:
     calls = {"torch.mm": lambda: torch.mm(a, b, out=out)}
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         calls["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(a, transposed, bias, "none", [], "")
-    own = ours.product(a, b)
-    if own is not None:
-        calls["own product"] = own
+    calls["own product"] = ours.product(a, b)
     measure.verified({k: call() for k, call in calls.items()}, a.double() @ b.double(), 1e-5)
     return calls
 

@@ -88,9 +88,14 @@ def step_traces(net: nn.Module, points: dict[str, Tensor]) -> dict[str, Tensor]:
     return ntk.factors(net, {name: (x, residuals()[name]) for name, x in points.items()}).trace()
 
 
-def product(a: Tensor, b: Tensor) -> Callable[[], None]:
+def product(a: Tensor, b: Tensor) -> Callable[[], Tensor]:
     """A call of the library's own dense product a @ b, into reused memory."""
     from ntkfast import _ops
 
     out = a.new_empty(a.shape[0], b.shape[1])
-    return lambda: _ops.gemm(a, b, out)
+
+    def multiply() -> Tensor:
+        _ops.gemm(a, b, out)
+        return out
+
+    return multiply

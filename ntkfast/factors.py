@@ -168,7 +168,11 @@ class Factors:
         x = self._check_rows(x)
         like = snapshot.args.parameters[0]
         parameters = self.parameters()
-        grads = {n: torch.empty_like(p) for n, p in parameters.items()} if out is None else check_mapping("out", out)
+        if out is None:
+            plain = torch.contiguous_format
+            grads = {n: torch.empty_like(p, memory_format=plain) for n, p in parameters.items()}
+        else:
+            grads = check_mapping("out", out)
         nothing = like.new_empty(0)
         targets = []
         for layer in snapshot.chain.layers:
@@ -334,8 +338,10 @@ def factors(
     return Factors(snapshot, tuple(groups), not several)
 
 
-def sweep(chain: Chain, args: ChainArgs, groups: GroupArgs, workspace: Workspace) -> Snapshot:
-    """Both sweeps: output channels, rows and seeds, cotangents."""
+def sweep(
+    chain: Chain, args: ChainArgs, groups: GroupArgs, workspace: Workspace, seeds: list[Tensor] | None = None
+) -> Snapshot:
+    """Both sweeps: output channels, rows and seeds, cotangents. Where seeds are given, rows are not asked for."""
     like, widths = args.parameters[0], chain.widths
     out = workspace.take("out", groups.rows * chain.out_features, like)
     A = workspace.take("A", groups.rows * sum(widths[:-1]), like)
@@ -344,11 +350,13 @@ def sweep(chain: Chain, args: ChainArgs, groups: GroupArgs, workspace: Workspace
     if groups.rows == 0:
         return Snapshot(chain, args, groups, like.new_empty(0), A, D)
     _ops.jet_forward(args, groups, out, A, Z)
-    values, seeds = [], []
-    for recording, channels in zip(groups.recordings, groups.outputs(out, chain.out_features), strict=True):
-        rows, own = recording.evaluate(channels)
-        values.append(rows.reshape(-1))
-        seeds += own
+    values = [like.new_empty(0)]
+    if seeds is None:
+        seeds = []
+        for recording, channels in zip(groups.recordings, groups.outputs(out, chain.out_features), strict=True):
+            rows, own = recording.evaluate(channels)
+            values.append(rows.reshape(-1))
+            seeds += own
     _ops.jet_backward(args, groups, seeds, Z, D)
     return Snapshot(chain, args, groups, torch.cat(values), A, D)
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from . import _ops
 from .chain import Chain
 from .cost import gram_path
+from .diag import chunks
 from .factors import Factors, Snapshot, Workspace, sweep
 from .memory import factor_bytes, parse_memory
 from .residual import Residual, value
-from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone, part_of
+from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone
 
 _METHODS = ("auto", "structured", "explicit")
 _CHUNK_BYTES = 4 * 2**20  # of explicit Jacobian columns at a time
@@ -163,14 +164,14 @@ def _assemble(
         f = sweep(chain, args, x, Workspace())
         _write(args, f, f if y is None else sweep(chain, args, y, Workspace()), chosen, K, budget)
         return K
-    left = _pieces(chain, x, (budget or _FACTOR_BYTES) // 2)
-    right = left if y is None else _pieces(chain, y, (budget or _FACTOR_BYTES) // 2)
-    for i, (row, piece) in enumerate(left):
-        f = sweep(chain, args, piece, Workspace())
-        for j, (column, other) in enumerate(right):
+    left = _pieces(chain, args, x, (budget or _FACTOR_BYTES) // 2)
+    right = left if y is None else _pieces(chain, args, y, (budget or _FACTOR_BYTES) // 2)
+    for i, (row, piece, seeds) in enumerate(left):
+        f = sweep(chain, args, piece, Workspace(), seeds)
+        for j, (column, other, other_seeds) in enumerate(right):
             if y is None and j > i:
                 break
-            g = f if y is None and i == j else sweep(chain, args, other, Workspace())
+            g = f if y is None and i == j else sweep(chain, args, other, Workspace(), other_seeds)
             part = like.new_empty(f.groups.residual_rows, g.groups.residual_rows)
             _write(args, f, g, chosen, part, budget)
             K[row : row + part.shape[0], column : column + part.shape[1]] = part
@@ -187,21 +188,14 @@ def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
     return out
 
 
-def _pieces(chain: Chain, groups: GroupArgs, budget: int) -> list[tuple[int, GroupArgs]]:
-    """Cut groups into pieces whose factors fit the budget, with the first residual row of each."""
-    found, row = [], 0
-    for i, (n, recording) in enumerate(zip(groups.sizes, groups.recordings, strict=True)):
-        group = lone(groups, i)
-        each = factor_bytes(chain, group, 1)
-        if each > budget:
-            raise ValueError(
-                f"memory: expected at least {4 * each} bytes for the factors of this network, got {2 * budget}"
-            )
-        at_once = max(1, budget // each)
-        for start in range(0, n, at_once):
-            found.append((row + start * recording.n_components, part_of(group, start, min(start + at_once, n))))
-        row += n * recording.n_components
-    return found
+def _pieces(chain: Chain, args: ChainArgs, groups: GroupArgs, budget: int) -> list[tuple[int, GroupArgs, list[Tensor]]]:
+    """Cut groups into pieces whose factors fit the budget, with the first residual row and the seeds of each."""
+    each = max(factor_bytes(chain, lone(groups, i), 1) for i in range(len(groups.names)))
+    if each > budget:
+        raise ValueError(
+            f"memory: expected at least {4 * each} bytes for the factors of this network, got {2 * budget}"
+        )
+    return list(chunks(chain, args, groups, budget // each))
 
 
 def _write(args: ChainArgs, f: Snapshot, g: Snapshot, chosen: list[int], out: Tensor, budget: int | None) -> None:

@@ -221,8 +221,18 @@ def check_points(residual: Residual, points: Tensor, *, finite: bool = True) -> 
         raise ValueError(
             f"residual {residual.name}: expected points with {len(names)} columns {names}, got {points.shape[1]}"
         )
+    if finite:
+        check_finite(residual, points)
+
+
+def check_finite(residual: Residual, points: Tensor) -> None:
+    """Refuse NaN and infinite points; this waits for the device.
+
+    Raises:
+        ValueError: names the first row that is not finite.
+    """
     # A finite sum rules out NaN and infinity in one pass; only another one, which may be overflow, needs a second look.
-    if finite and not points.detach().sum().isfinite() and not bool(points.detach().isfinite().all()):
+    if not points.detach().sum().isfinite() and not bool(points.detach().isfinite().all()):
         bad = int((~points.detach().isfinite().all(1)).nonzero()[0, 0])
         raise ValueError(f"residual {residual.name}: expected finite points, got NaN or infinity in row {bad}")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .chain import Chain, chain_of, check_order, select
 from .recording import Recording, record
-from .residual import Residual, check_points
+from .residual import Residual, check_finite, check_points
 
 Group = tuple[Any, Residual]  # (points, residual); points is a tensor (n, d), or has .xy and .columns
 Groups = Mapping[str, Group]
@@ -158,7 +158,7 @@ def check_group(chain: Chain, name: str, where: Any, residual: Residual) -> Tens
     """Return the points of a group as a detached tensor (n, d) that fits the network."""
     x = getattr(where, "xy", where)
     label = f"group {name!r}: " if name else ""
-    check_points(residual, x)
+    check_points(residual, x, finite=False)
     if x.shape[1] != chain.in_features:
         raise ValueError(f"{label}expected points with {chain.in_features} columns, like the network, got {x.shape[1]}")
     if x.dtype != chain.dtype or x.device != chain.device:
@@ -166,6 +166,7 @@ def check_group(chain: Chain, name: str, where: Any, residual: Residual) -> Tens
             f"{label}expected points like the network's parameters ({chain.dtype} on {chain.device}), got "
             f"{x.dtype} on {x.device}"
         )
+    check_finite(residual, x)
     return x.detach()
 
 
