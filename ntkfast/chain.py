@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NoReturn
 
 import torch
@@ -30,6 +31,7 @@ _CODES: dict[type[nn.Module], int] = {
 }
 _KNOWN = "nn.Linear, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.ReLU, nn.Identity, ntk.Sin or ntk.Erf"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_hooks_of = itemgetter(*_HOOKS)
 _GLOBAL_HOOKS = tuple(getattr(_torch_module, f"_global{name}", {}) for name in _HOOKS)
 
 
@@ -222,9 +224,9 @@ def _leaves(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str,
         _refuse(name, module, "every module to occur once (make a fresh one for each place)", "one that occurs twice")
     seen.add(id(module))
     state = module.__dict__
-    for hooks in _HOOKS:
-        if state.get(hooks):
-            _refuse(name, module, "no hooks", f"{len(state[hooks])} in {hooks[1:]}")
+    if any(_hooks_of(state)):
+        found = next(hooks for hooks in _HOOKS if state[hooks])
+        _refuse(name, module, "no hooks", f"{len(state[found])} in {found[1:]}")
     if "forward" in state:
         _refuse(name, module, "the forward of its class", "a forward set on the module itself")
     kind = type(module)

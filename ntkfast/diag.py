@@ -106,7 +106,7 @@ def chunks(
     chain: Chain, args: ChainArgs, groups: GroupArgs, at_once: int
 ) -> Iterator[tuple[int, GroupArgs, list[Tensor]]]:
     """Yield (first residual row, groups, seeds) for pieces of at most `at_once` points; one piece if all fit."""
-    seeds = [s for i in range(len(groups.names)) for s in known_seeds(chain, args, lone(groups, i))]
+    seeds = [s for i in range(len(groups.names)) for s in known_seeds(chain, args, groups, i)]
     if sum(groups.sizes) <= at_once:
         yield 0, groups, seeds
         return
@@ -120,11 +120,12 @@ def chunks(
         row, first = row + n * k, first + k
 
 
-def known_seeds(chain: Chain, args: ChainArgs, group: GroupArgs) -> list[Tensor]:
-    """Seeds of one group; a residual that is not linear first needs the output channels, by a sweep of its own."""
-    recording = group.recordings[0]
+def known_seeds(chain: Chain, args: ChainArgs, groups: GroupArgs, i: int) -> list[Tensor]:
+    """Seeds of the i-th group; a residual that is not linear first needs the output channels, by a sweep of its own."""
+    recording = groups.recordings[i]
     if recording.linear:
         return recording.seeds()
+    group = lone(groups, i)
     out = empty(args.parameters[0], group.rows * chain.out_features)
     nothing = out.new_empty(0)
     _ops.jet_forward(args, group, out, nothing, nothing)

@@ -93,7 +93,7 @@ def streaming_plan(chain: Chain, groups: GroupArgs, budget: int | None) -> tuple
     least = streaming_bytes(chain, groups, channels) + 64 * each
     if budget < least:
         raise ValueError(f"memory: expected at least {least} bytes for one tile of this network, got {budget}")
-    rows = 384
+    rows = 128
     while rows > channels and streaming_bytes(chain, groups, rows) > (3 * budget) // 4:
         rows //= 2
     rows = max(rows, channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -232,7 +233,7 @@ def check_finite(residual: Residual, points: Tensor) -> None:
         ValueError: names the first row that is not finite.
     """
     # A finite sum rules out NaN and infinity in one pass; only another one, which may be overflow, needs a second look.
-    if not points.detach().sum().isfinite() and not bool(points.detach().isfinite().all()):
+    if not math.isfinite(points.detach().sum()) and not bool(points.detach().isfinite().all()):
         bad = int((~points.detach().isfinite().all(1)).nonzero()[0, 0])
         raise ValueError(f"residual {residual.name}: expected finite points, got NaN or infinity in row {bad}")
 

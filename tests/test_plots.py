@@ -16,9 +16,9 @@ def titles(figure):
     return [axis.get_title() for axis in figure.axes if axis.get_title()]
 
 
-def test_importing_the_package_and_its_plots_loads_no_matplotlib():
+def test_importing_the_package_and_its_plots_loads_no_matplotlib(tmp_path):
     code = "import sys, ntkfast, ntkfast.plots; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
 
 
 def test_losses_have_a_panel_a_group_and_a_curve_a_run():

@@ -50,7 +50,9 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   const int64_t o = sweep.layer[L - 1].n_out;
   stacks.A[L] = local_stack(memory + slot.A + (L % 2) * (slot.D - slot.A) / 2, tile.count, o);
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
-  forward_tile(sweep, forward, tile, stacks, memory, [&](int l) {
+  // The seeds are given: the outputs matter only if an activation has to be pulled back through.
+  const int needed = sweep.layer[L - 1].activation == core::Activation::identity ? L - 1 : L;
+  forward_tile(sweep, needed, forward, tile, stacks, memory, [&](int l) {
     if (l >= first && l < L) inner_products(channels, tile.count, stacks.A[l], sweep.layer[l].n_in, a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {

@@ -28,7 +28,7 @@ void jet_forward(const Sweep<T>& sweep, const Parallel& parallel) {
                                            : Stack<T>{};
     }
     A[L] = stack_of(sweep.out, tile.group->row, tile, sweep.layer[L - 1].n_out);
-    forward_tile(sweep, weights, tile, TileStacks<T>{A, Z, nullptr}, scratch, [&](int l) {
+    forward_tile(sweep, L, weights, tile, TileStacks<T>{A, Z, nullptr}, scratch, [&](int l) {
       if (!keep) return;
       if (l < L) {
         const int64_t n_in = sweep.layer[l].n_in;

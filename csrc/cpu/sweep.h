@@ -41,12 +41,10 @@ int64_t widest(const Sweep<T>& sweep) {
   return width;
 }
 
-// Rows of a tile such that a layer's stack stays well inside L2.
+// Rows of a tile: its stacks stay inside L2 up to width 1000, and a panel of weights is read often enough from L1.
 template <class T>
 int64_t tile_rows_of(const Sweep<T>& sweep) {
-  if (sweep.tile_rows > 0) return sweep.tile_rows;
-  const int64_t rows = (int64_t{400} << 10) / (static_cast<int64_t>(sizeof(T)) * widest(sweep));
-  return rows < 96 ? 96 : rows > 384 ? 384 : rows;
+  return sweep.tile_rows > 0 ? sweep.tile_rows : 128;
 }
 
 // C = A · panel for all channels of a tile, written as (channels, count, kPanel).
@@ -104,13 +102,13 @@ void fill_inputs(const Tile<T>& tile, int64_t d, Stack<T> A) {
     }
 }
 
-// after(l) runs when A_l, and with it Z_{l−1}, is complete; A_L is the output.
+// Through the first `layers` layers. after(l) runs when A_l, and with it Z_{l−1}, is complete; A_L is the output.
 template <class T, class After>
-void forward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
+void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& weights, const Tile<T>& tile,
                   const TileStacks<T>& stacks, T* scratch, const After& after) {
   fill_inputs(tile, sweep.layer[0].n_in, stacks.A[0]);
   after(0);
-  for (int l = 0; l < sweep.layers; ++l) {
+  for (int l = 0; l < layers; ++l) {
     const Layer<T>& layer = sweep.layer[l];
     for (int64_t p = 0; p < ceil_div(layer.n_out, kPanel<T>); ++p) {
       tile_times_panel<T>(tile.channels(), tile.count, stacks.A[l], weights.of(l) + p * kPanel<T> * layer.n_in,

@@ -109,7 +109,7 @@ def test_same_bits_for_any_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
-def test_every_instruction_set_level(isa: str) -> None:
+def test_every_instruction_set_level(isa: str, tmp_path: Path) -> None:
     if isa not in _C.cpu_levels:
         pytest.skip(f"{isa} is not built for this processor family")
     child = f"""
@@ -123,7 +123,8 @@ for dtype in (torch.float32, torch.float64):
 print("checked")
 """
     environment = {**os.environ, "NTKFAST_ISA": isa}
-    done = subprocess.run([sys.executable, "-c", child], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", child]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if "unsupported" in done.stdout:
         pytest.skip(f"this processor has no {isa}")
