@@ -6,8 +6,8 @@ import torch  # noqa: F401  first: the extension links to the libtorch that this
 
 if importlib.util.find_spec(f"{__name__}._C") is None:
     raise ImportError(
-        f"expected the compiled part of ntkfast in {__path__[0]}, got its sources alone: in a checkout Python finds them "
-        "before the installed package. Run it elsewhere, or build in place: python setup.py build_ext --inplace"
+        f"expected the compiled part of ntkfast in {__path__[0]}, got its sources alone: in a checkout Python finds "
+        "them before the installed package. Run it elsewhere, or build in place: python setup.py build_ext --inplace"
     )
 
 from . import _C, reference
