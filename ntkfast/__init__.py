@@ -13,12 +13,13 @@ if importlib.util.find_spec(f"{__name__}._C") is None:
 from . import _C, reference
 from .check import check
 from .diag import diag
-from .factors import Factors, Workspace, factors
+from .factors import Factors, factors
 from .gram import gram
 from .networks import MLP, Erf, Sin, Standardize
 from .operator import NTKOperator
 from .plan import plan
 from .residual import Residual, residual, value
+from .snapshot import Workspace
 from .spectrum import spectrum
 from .trace import trace
 from .weights import NTKWeights

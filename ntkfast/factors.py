@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import _ops
-from .chain import Chain
-from .diag import by_block, check_mapping
+from .contraction import contract
 from .residual import Residual, value
 from .rows import attach, attach_forward
-from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, stash_size
-
-
-class Workspace:
-    """Buffers that a training loop reuses: factors made with one are valid until the next ones are made with it."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
-
-    def take(self, name: str, count: int, like: Tensor) -> Tensor:
-        """A flat tensor of `count` elements, dtype and device as `like`; its content is arbitrary."""
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() != count or buffer.dtype != like.dtype or buffer.device != like.device:
-            buffer = torch.empty(count, dtype=like.dtype, device=like.device)
-            self._buffers[name] = buffer
-        return buffer
+from .snapshot import Snapshot, Workspace, group_jacobian, group_stacks, layer_stacks, sweep
+from .streaming import by_block
+from .sweep import as_groups, chain_args, group_args
 
 
 @dataclass(frozen=True)
@@ -42,27 +28,6 @@ class Block:
 
     A: Tensor
     D: Tensor | tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a sweep leaves behind."""
-
-    chain: Chain
-    args: ChainArgs
-    groups: GroupArgs
-    values: Tensor  # (N,), residual rows
-    A: Tensor  # flat stacks
-    D: Tensor
-    cache: dict[str, Tensor] = field(default_factory=dict)
-
-    def layer_diag(self) -> Tensor:
-        """The diagonal by layers, (layers, N) in float64, computed once."""
-        if "diag" not in self.cache:
-            result = torch.empty(len(self.chain.layers), self.groups.residual_rows, dtype=torch.float64)
-            _ops.factor_diag(self.args, self.groups.spec, self.A, self.D, result)
-            self.cache["diag"] = result
-        return self.cache["diag"]
 
 
 class Factors:
@@ -141,9 +106,16 @@ class Factors:
 
     def gram(self, other: Factors | None = None) -> Tensor:
         """K = J J'ᵀ, (N, M), against other factors of the same network or against these: then exactly symmetric."""
-        from .gram import factor_gram
-
-        return factor_gram(self, self if other is None else other)
+        g = self if other is None else other
+        a, b = self._snapshot, g._snapshot
+        if a.chain.widths != b.chain.widths or list(self.parameters()) != list(g.parameters()):
+            raise ValueError(
+                "gram: expected factors of one network and the same parameters, "
+                f"got {self.shape[1]} and {g.shape[1]} of them"
+            )
+        out = a.values.new_empty(self.shape[0], g.shape[0])
+        contract(a, b, out, specs=(self._spec, g._spec))
+        return out
 
     def vjp(self, x: Tensor, out: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Jᵀx by parameter name.
@@ -249,51 +221,6 @@ class Factors:
         return x.detach().contiguous()
 
 
-def layer_stacks(snapshot: Snapshot, i: int) -> tuple[Tensor, Tensor]:
-    """The ragged stacks of layer i: A (rows, n_in) and D (cotangent rows, n_out)."""
-    widths = snapshot.chain.widths
-    rows, cotangents = snapshot.groups.rows, snapshot.groups.cotangent_rows
-    a, d = rows * sum(widths[:i]), cotangents * sum(widths[1 : i + 1])
-    A = snapshot.A[a : a + rows * widths[i]].view(rows, widths[i])
-    D = snapshot.D[d : d + cotangents * widths[i + 1]].view(cotangents, widths[i + 1])
-    return A, D
-
-
-def group_stacks(snapshot: Snapshot, i: int, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The stacks of layer i for one group: A (C, n, n_in) and one D (C_j, n, n_out) a component."""
-    A, D = layer_stacks(snapshot, i)
-    row = cotangent = 0
-    groups = snapshot.groups
-    for known, n, recording in zip(groups.names, groups.sizes, groups.recordings, strict=True):
-        spec, parts = recording.spec, []
-        inputs = A[row : row + spec.n_channels * n].view(spec.n_channels, n, -1)
-        for j in range(recording.n_components):
-            channels = len(spec.channels(j))
-            parts.append(D[cotangent : cotangent + channels * n].view(channels, n, -1))
-            cotangent += channels * n
-        row += spec.n_channels * n
-        if known == name:
-            return inputs, tuple(parts)
-    raise KeyError(name)
-
-
-def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:
-    """The rows of J of one group, point-major."""
-    groups = snapshot.groups
-    recording = groups.recordings[groups.names.index(name)]
-    n, columns = groups.sizes[groups.names.index(name)], []
-    for i in range(len(snapshot.chain.layers)):
-        weight, bias = snapshot.args.active(i)
-        A, parts = group_stacks(snapshot, i, name)
-        scale, shift = snapshot.args.constants[6 * i + 2 : 6 * i + 4]
-        if weight:
-            J = [torch.einsum("cno,cni->noi", D, A[list(recording.spec.channels(j))]) for j, D in enumerate(parts)]
-            columns.append(scale * torch.stack(J, 1).reshape(n * len(parts), -1))
-        if bias and snapshot.chain.layers[i].bias is not None:
-            columns.append(shift * torch.stack([D[0] for D in parts], 1).reshape(n * len(parts), -1))
-    return torch.cat(columns, 1)
-
-
 def factors(
     net: nn.Module,
     points: Any,
@@ -338,29 +265,6 @@ def factors(
     return Factors(snapshot, tuple(groups), not several)
 
 
-def sweep(
-    chain: Chain, args: ChainArgs, groups: GroupArgs, workspace: Workspace, seeds: list[Tensor] | None = None
-) -> Snapshot:
-    """Both sweeps: output channels, rows and seeds, cotangents. Where seeds are given, rows are not asked for."""
-    like, widths = args.parameters[0], chain.widths
-    out = workspace.take("out", groups.rows * chain.out_features, like)
-    A = workspace.take("A", groups.rows * sum(widths[:-1]), like)
-    Z = workspace.take("Z", stash_size(chain, groups.rows), like)
-    D = workspace.take("D", groups.cotangent_rows * sum(widths[1:]), like)
-    if groups.rows == 0:
-        return Snapshot(chain, args, groups, like.new_empty(0), A, D)
-    _ops.jet_forward(args, groups, out, A, Z)
-    values = [like.new_empty(0)]
-    if seeds is None:
-        seeds = []
-        for recording, channels in zip(groups.recordings, groups.outputs(out, chain.out_features), strict=True):
-            rows, own = recording.evaluate(channels)
-            values.append(rows.reshape(-1))
-            seeds += own
-    _ops.jet_backward(args, groups, seeds, Z, D)
-    return Snapshot(chain, args, groups, torch.cat(values), A, D)
-
-
 def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     """The rows at the points, (n·k,), by a forward sweep alone; connected to θ by autograd, once.
 
@@ -382,3 +286,10 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     return attach_forward(
         values, parameters, lambda x: Factors(sweep(chain, args, prepared, Workspace()), ("",), True).vjp(x)
     )
+
+
+def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
+    """Return a dict of tensors by parameter name, or say what came instead."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{where}: expected a dict of tensors by parameter name, got {type(given).__name__}")
+    return given

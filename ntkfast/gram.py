@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import _ops
 from .chain import Chain
-from .cost import gram_path
-from .diag import chunks
-from .factors import Factors, Snapshot, Workspace, sweep
+from .contraction import METHODS, contract, paths
 from .memory import factor_bytes, parse_memory
 from .residual import Residual, value
+from .snapshot import Workspace, sweep
+from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone
 
-_METHODS = ("auto", "structured", "explicit")
-_CHUNK_BYTES = 4 * 2**20  # of explicit Jacobian columns at a time
 _FACTOR_BYTES = 2**30  # without a budget, factors beyond this are made block by block
 
 
@@ -80,8 +76,8 @@ def gram(
         tensor([[26.,  4.],
                 [ 4.,  2.]])
     """
-    if method not in _METHODS:
-        raise ValueError(f"gram: expected a method out of {_METHODS}, got {method!r}")
+    if method not in METHODS:
+        raise ValueError(f"gram: expected a method out of {METHODS}, got {method!r}")
     groups, several = as_groups(x, residual)
     symmetric = y is None and (residual_y is None or residual_y is residual)
     if dtype is not None:
@@ -135,17 +131,6 @@ def only_layer(args: ChainArgs, layer: int) -> ChainArgs:
     return ChainArgs(args.parameters, args.activations, constants)
 
 
-def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[int]:
-    """For each layer whether its Jacobian is formed (1) or not (0), by cost unless forced."""
-    if method != "auto":
-        return [int(method == "explicit")] * len(chain.layers)
-    n, m = x.residual_rows, None if y is None else y.residual_rows
-    channels = max(1, round(x.cotangent_rows / max(n, 1)))
-    others = channels if y is None else max(1, round(y.cotangent_rows / max(y.residual_rows, 1)))
-    sizes = pairwise(chain.widths)
-    return [int(gram_path(n_in, n_out, channels, n, m, others) == "explicit") for n_in, n_out in sizes]
-
-
 def _assemble(
     chain: Chain,
     args: ChainArgs,
@@ -162,7 +147,7 @@ def _assemble(
     need = factor_bytes(chain, x) + (0 if y is None else factor_bytes(chain, y))
     if need <= (budget or _FACTOR_BYTES):
         f = sweep(chain, args, x, Workspace())
-        _write(args, f, f if y is None else sweep(chain, args, y, Workspace()), chosen, K, budget)
+        contract(f, f if y is None else sweep(chain, args, y, Workspace()), K, chosen, budget)
         return K
     left = _pieces(chain, args, x, (budget or _FACTOR_BYTES) // 2)
     right = left if y is None else _pieces(chain, args, y, (budget or _FACTOR_BYTES) // 2)
@@ -173,7 +158,7 @@ def _assemble(
                 break
             g = f if y is None and i == j else sweep(chain, args, other, Workspace(), other_seeds)
             part = like.new_empty(f.groups.residual_rows, g.groups.residual_rows)
-            _write(args, f, g, chosen, part, budget)
+            contract(f, g, part, chosen, budget)
             K[row : row + part.shape[0], column : column + part.shape[1]] = part
             if y is None and i != j:
                 K[column : column + part.shape[1], row : row + part.shape[0]] = part.T
@@ -196,28 +181,6 @@ def _pieces(chain: Chain, args: ChainArgs, groups: GroupArgs, budget: int) -> li
             f"memory: expected at least {4 * each} bytes for the factors of this network, got {2 * budget}"
         )
     return list(chunks(chain, args, groups, budget // each))
-
-
-def _write(args: ChainArgs, f: Snapshot, g: Snapshot, chosen: list[int], out: Tensor, budget: int | None) -> None:
-    rows = max(f.groups.residual_rows, g.groups.residual_rows, 1)
-    chunk = max(32, min(_CHUNK_BYTES, budget or _CHUNK_BYTES) // (rows * out.element_size()))
-    sides = ((f.groups.spec, f.A, f.D), (g.groups.spec, g.A, g.D))
-    _ops.gram(args, *sides, f is g, chosen, chunk, out)
-
-
-def factor_gram(f: Factors, g: Factors) -> Tensor:
-    """K of stored factors; exactly symmetric where both are the same."""
-    a, b = f._snapshot, g._snapshot
-    if a.chain.widths != b.chain.widths or list(f.parameters()) != list(g.parameters()):
-        raise ValueError(
-            f"gram: expected factors of one network and the same parameters, got {f.shape[1]} and {g.shape[1]} of them"
-        )
-    symmetric = a is b and f.names == g.names
-    out = a.values.new_empty(f.shape[0], g.shape[0])
-    chosen = paths(a.chain, a.groups, None if symmetric else b.groups, "auto")
-    chunk = max(32, _CHUNK_BYTES // (max(*out.shape, 1) * out.element_size()))
-    _ops.gram(a.args, (f._spec, a.A, a.D), (g._spec, b.A, b.D), symmetric, chosen, chunk, out)
-    return out
 
 
 def _sum_components(K: Tensor, sides: tuple[GroupArgs, GroupArgs | None], out: Tensor | None) -> Tensor:

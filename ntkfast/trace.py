@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from .diag import by_block, streaming_trace
 from .residual import Residual, value
+from .streaming import by_block, streaming_trace
 from .sweep import as_groups, chain_args, group_args
 
 

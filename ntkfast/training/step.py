@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..factors import Factors, Workspace, factors
+from ..factors import Factors, factors
 from ..problems import Condition, Problem
 from ..recording import record
 from ..residual import Residual
+from ..snapshot import Workspace
 
 
 @dataclass(frozen=True)

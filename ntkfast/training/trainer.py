@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..factors import Factors, Workspace
+from ..factors import Factors
 from ..problems import Problem
+from ..snapshot import Workspace
 from ..weights import NTKWeights
 from .callbacks import Callback, Checkpoints, Progress, shows_progress
 from .checkpoint import load_state, save_state, writable_folder
@@ -92,7 +93,8 @@ class Trainer:
         )
         # Buffers of every step: the sweep's, and the gradients that it is pulled back into.
         self._workspace = Workspace()
-        self._gradients = {name: torch.empty_like(p) for name, p in self._parameters.items()}
+        plain = torch.contiguous_format
+        self._gradients = {name: torch.empty_like(p, memory_format=plain) for name, p in self._parameters.items()}
         self._seconds = 0.0
 
     @property

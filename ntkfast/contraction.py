@@ -1,0 +1,54 @@
+"""The Gram matrix of stored factors, layer by layer on the cheaper path."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor
+
+from . import _ops
+from .chain import Chain
+from .cost import gram_path
+from .snapshot import Snapshot
+from .sweep import GroupArgs
+
+METHODS = ("auto", "structured", "explicit")
+_CHUNK_BYTES = 4 * 2**20  # of explicit Jacobian columns at a time
+
+
+def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[int]:
+    """For each layer whether its Jacobian is formed (1) or not (0), by cost unless forced."""
+    if method != "auto":
+        return [int(method == "explicit")] * len(chain.layers)
+    n, m = x.residual_rows, None if y is None else y.residual_rows
+    channels = max(1, round(x.cotangent_rows / max(n, 1)))
+    others = channels if y is None else max(1, round(y.cotangent_rows / max(y.residual_rows, 1)))
+    sizes = pairwise(chain.widths)
+    return [int(gram_path(n_in, n_out, channels, n, m, others) == "explicit") for n_in, n_out in sizes]
+
+
+def contract(
+    f: Snapshot,
+    g: Snapshot,
+    out: Tensor,
+    explicit: list[int] | None = None,
+    budget: int | None = None,
+    specs: tuple[list[int], list[int]] | None = None,
+) -> None:
+    """Write K = J J'ᵀ of two snapshots of one network; exactly symmetric where both are the same.
+
+    Args:
+        f: the rows of K.
+        g: the columns of K.
+        out: (N, M), contiguous.
+        explicit: for each layer whether its Jacobian is formed; None: by cost.
+        budget: bytes of explicit Jacobian columns at a time.
+        specs: the groups of f and g that take part; None: all.
+    """
+    left, right = (f.groups.spec, g.groups.spec) if specs is None else specs
+    symmetric = f is g and left == right
+    if explicit is None:
+        explicit = paths(f.chain, f.groups, None if symmetric else g.groups, "auto")
+    rows = max(*out.shape, 1)
+    chunk = max(32, min(_CHUNK_BYTES, budget or _CHUNK_BYTES) // (rows * out.element_size()))
+    _ops.gram(f.args, (left, f.A, f.D), (right, g.A, g.D), symmetric, explicit, chunk, out)

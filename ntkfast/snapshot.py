@@ -1,0 +1,116 @@
+"""What a sweep leaves behind: residual rows and the stacks A and D of all layers, at one θ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from . import _ops
+from .chain import Chain
+from .sweep import ChainArgs, GroupArgs, stash_size
+
+
+class Workspace:
+    """Buffers that a training loop reuses: factors made with one are valid until the next ones are made with it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, count: int, like: Tensor) -> Tensor:
+        """A flat tensor of `count` elements, dtype and device as `like`; its content is arbitrary."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() != count or buffer.dtype != like.dtype or buffer.device != like.device:
+            buffer = torch.empty(count, dtype=like.dtype, device=like.device)
+            self._buffers[name] = buffer
+        return buffer
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a sweep leaves behind."""
+
+    chain: Chain
+    args: ChainArgs
+    groups: GroupArgs
+    values: Tensor  # (N,), residual rows
+    A: Tensor  # flat stacks
+    D: Tensor
+    cache: dict[str, Tensor] = field(default_factory=dict)
+
+    def layer_diag(self) -> Tensor:
+        """The diagonal by layers, (layers, N) in float64, computed once."""
+        if "diag" not in self.cache:
+            result = torch.empty(len(self.chain.layers), self.groups.residual_rows, dtype=torch.float64)
+            _ops.factor_diag(self.args, self.groups.spec, self.A, self.D, result)
+            self.cache["diag"] = result
+        return self.cache["diag"]
+
+
+def sweep(
+    chain: Chain, args: ChainArgs, groups: GroupArgs, workspace: Workspace, seeds: list[Tensor] | None = None
+) -> Snapshot:
+    """Both sweeps: output channels, rows and seeds, cotangents. Where seeds are given, rows are not asked for."""
+    like, widths = args.parameters[0], chain.widths
+    out = workspace.take("out", groups.rows * chain.out_features, like)
+    A = workspace.take("A", groups.rows * sum(widths[:-1]), like)
+    Z = workspace.take("Z", stash_size(chain, groups.rows), like)
+    D = workspace.take("D", groups.cotangent_rows * sum(widths[1:]), like)
+    if groups.rows == 0:
+        return Snapshot(chain, args, groups, like.new_empty(0), A, D)
+    _ops.jet_forward(args, groups, out, A, Z)
+    values = [like.new_empty(0)]
+    if seeds is None:
+        seeds = []
+        for recording, channels in zip(groups.recordings, groups.outputs(out, chain.out_features), strict=True):
+            rows, own = recording.evaluate(channels)
+            values.append(rows.reshape(-1))
+            seeds += own
+    _ops.jet_backward(args, groups, seeds, Z, D)
+    return Snapshot(chain, args, groups, torch.cat(values), A, D)
+
+
+def layer_stacks(snapshot: Snapshot, i: int) -> tuple[Tensor, Tensor]:
+    """The ragged stacks of layer i: A (rows, n_in) and D (cotangent rows, n_out)."""
+    widths = snapshot.chain.widths
+    rows, cotangents = snapshot.groups.rows, snapshot.groups.cotangent_rows
+    a, d = rows * sum(widths[:i]), cotangents * sum(widths[1 : i + 1])
+    A = snapshot.A[a : a + rows * widths[i]].view(rows, widths[i])
+    D = snapshot.D[d : d + cotangents * widths[i + 1]].view(cotangents, widths[i + 1])
+    return A, D
+
+
+def group_stacks(snapshot: Snapshot, i: int, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The stacks of layer i for one group: A (C, n, n_in) and one D (C_j, n, n_out) a component."""
+    A, D = layer_stacks(snapshot, i)
+    row = cotangent = 0
+    groups = snapshot.groups
+    for known, n, recording in zip(groups.names, groups.sizes, groups.recordings, strict=True):
+        spec, parts = recording.spec, []
+        inputs = A[row : row + spec.n_channels * n].view(spec.n_channels, n, -1)
+        for j in range(recording.n_components):
+            channels = len(spec.channels(j))
+            parts.append(D[cotangent : cotangent + channels * n].view(channels, n, -1))
+            cotangent += channels * n
+        row += spec.n_channels * n
+        if known == name:
+            return inputs, tuple(parts)
+    raise KeyError(name)
+
+
+def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:
+    """The rows of J of one group, point-major."""
+    groups = snapshot.groups
+    recording = groups.recordings[groups.names.index(name)]
+    n, columns = groups.sizes[groups.names.index(name)], []
+    for i in range(len(snapshot.chain.layers)):
+        weight, bias = snapshot.args.active(i)
+        A, parts = group_stacks(snapshot, i, name)
+        scale, shift = snapshot.args.constants[6 * i + 2 : 6 * i + 4]
+        if weight:
+            J = [torch.einsum("cno,cni->noi", D, A[list(recording.spec.channels(j))]) for j, D in enumerate(parts)]
+            columns.append(scale * torch.stack(J, 1).reshape(n * len(parts), -1))
+        if bias and snapshot.chain.layers[i].bias is not None:
+            columns.append(shift * torch.stack([D[0] for D in parts], 1).reshape(n * len(parts), -1))
+    return torch.cat(columns, 1)

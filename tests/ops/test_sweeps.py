@@ -1,0 +1,104 @@
+"""The operators of sweeps and contractions as torch sees them: schemas, fake rules, memory that does not fit.
+
+What they compute is tested through the functions that call them, against `ntkfast.reference`.
+"""
+
+import pytest
+import torch
+from cases import two_components, u_t
+
+import ntkfast as ntk
+from ntkfast import _ops
+from ntkfast.snapshot import Snapshot, Workspace, sweep
+from ntkfast.sweep import chain_args, group_args
+
+ops = torch.ops.ntkfast
+
+
+def snapshot(dtype: torch.dtype) -> tuple[Snapshot, dict[str, torch.Tensor]]:
+    """A sweep of three groups, and memory for everything that an operator writes."""
+    torch.manual_seed(0)
+    net = ntk.MLP([2, 5, 7, 1], dtype=dtype)
+    x = torch.rand(6, 2, dtype=dtype)
+    chain, args = chain_args(net)
+    groups = group_args(chain, {"u": (x[:3], ntk.value), "ut": (x[:1], u_t), "two": (x, two_components)})
+    made = sweep(chain, args, groups, Workspace())
+    n, layers = groups.residual_rows, len(chain.layers)
+    rows = groups.rows
+    memory = {
+        "out": torch.zeros(rows * chain.out_features, dtype=dtype),
+        "Z": torch.zeros(rows * 12, dtype=dtype),
+        "diag": torch.zeros(layers, n, dtype=torch.float64),
+        "rows": torch.ones(n, dtype=dtype),
+        "rows64": torch.zeros(n, dtype=torch.float64),
+        "K": torch.zeros(n, n, dtype=dtype),
+    }
+    return made, memory
+
+
+def calls(dtype: torch.dtype) -> dict[str, tuple]:
+    """Valid arguments of every operator."""
+    made, memory = snapshot(dtype)
+    chain = (made.args.parameters, made.args.activations, made.args.constants)
+    groups = made.groups
+    parts = groups.outputs(memory["out"], 1)
+    seeds = [s.contiguous() for r, o in zip(groups.recordings, parts, strict=True) for s in r.seeds(o)]
+    points = (groups.points, groups.beta, groups.omega, groups.spec)
+    side = (groups.spec, made.A, made.D)
+    grads = [torch.zeros_like(p) for p in made.args.parameters]
+    return {
+        "jet_forward": (*chain, *points, memory["out"], made.A.clone(), memory["Z"]),
+        "jet_backward": (*chain, groups.omega, groups.spec, seeds, memory["Z"], made.D.clone()),
+        "diag": (*chain, *points, seeds, 0, memory["diag"]),
+        "factor_diag": (*chain, *side, memory["diag"]),
+        "vjp": (*chain, *side, memory["rows"], grads),
+        "jvp": (*chain, *side, [torch.ones_like(g) for g in grads], memory["rows64"]),
+        "gram": (*chain, *side, *side, True, [0, 1, 0], 64, memory["K"]),
+        "gemm": (torch.rand(7, 5, dtype=dtype), torch.rand(5, 3, dtype=dtype), torch.zeros(7, 3, dtype=dtype)),
+    }
+
+
+NAMES = tuple(calls(torch.float64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck(name: str, dtype: torch.dtype) -> None:
+    torch.library.opcheck(getattr(ops, name).default, calls(dtype)[name])
+
+
+def test_every_operator_is_checked() -> None:
+    registered = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("ntkfast::")}
+    assert registered == {*NAMES, "activation_forward", "activation_backward"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refuses_outputs_of_another_size(name: str) -> None:
+    *inputs, out = calls(torch.float64)[name]
+    short = [g[:-1] for g in out] if isinstance(out, list) else out[:-1]
+    with pytest.raises(RuntimeError, match="expected"):
+        getattr(ops, name)(*inputs, short)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refuses_outputs_of_another_dtype(name: str) -> None:
+    *inputs, out = calls(torch.float64)[name]
+    other = [g.int() for g in out] if isinstance(out, list) else out.int()
+    with pytest.raises(RuntimeError, match="expected"):
+        getattr(ops, name)(*inputs, other)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 0, 2), (0, 4, 5), (37, 64, 33), (200, 500, 129)])
+def test_gemm_equals_torch(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    m, k, n = shape
+    a, b, out = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype), torch.empty(m, n, dtype=dtype)
+    _ops.gemm(a, b, out)
+    exact = a.double() @ b.double()
+    assert (out - exact).norm() <= (1e-6 if dtype == torch.float32 else 1e-14) * exact.norm()
+
+
+def test_gemm_refuses_what_does_not_fit() -> None:
+    a = torch.rand(3, 4)
+    with pytest.raises(RuntimeError, match=r"expected a \(m, k\) and b \(k, n\), got \(3, 4\) and \(3, 4\)"):
+        _ops.gemm(a, a, torch.empty(3, 4))
+    with pytest.raises(RuntimeError, match=r"expected out \(3, 3\), got \(3, 4\)"):
+        _ops.gemm(a, torch.rand(4, 3), torch.empty(3, 4))
