@@ -78,7 +78,7 @@ def step(
     gradient = f.vjp(scaled.mul_(2.0))
     if traces:
         f.trace()
-    return loss, [gradient[name] for name, _ in net.named_parameters()]
+    return loss, list(gradient.values())
 
 
 def step_traces(net: nn.Module, points: dict[str, Tensor]) -> dict[str, Tensor]:

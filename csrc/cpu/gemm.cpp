@@ -27,10 +27,10 @@ void gemm(const Gemm<T>& p, const Parallel& parallel) {
       const T* panel = packed.get() + q * kPanel<T> * p.depth;
       const int64_t column = q * kPanel<T>, width = p.columns - column;
       if (width >= kPanel<T>) {
-        panel_product<T>(count, a, p.depth, panel, p.depth, out + column, p.columns);
+        panel_product<T>(count, a, p.depth, panel, width, p.depth, out + column, p.columns);
         continue;
       }
-      panel_product<T>(count, a, p.depth, panel, p.depth, narrow, kPanel<T>);
+      panel_product<T>(count, a, p.depth, panel, width, p.depth, narrow, kPanel<T>);
       for (int64_t r = 0; r < count; ++r)
         std::memcpy(out + r * p.columns + column, narrow + r * kPanel<T>, static_cast<std::size_t>(width) * sizeof(T));
     }

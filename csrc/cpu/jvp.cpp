@@ -29,8 +29,8 @@ void add_weight(const Jvp<T>& p, const PackedWeights<T>& tangents, const Tile<T>
   const Stack<T> A{p.sweep.A[l] + (group.row + tile.first) * layer.n_in, group.n * layer.n_in, layer.n_in};
   for (int64_t q = 0; q < ceil_div(layer.n_out, kPanel<T>); ++q) {
     const Columns columns = panel_columns(q, kPanel<T>, layer.n_out);
-    tile_times_panel<T>(tile.channels(), tile.count, A, tangents.of(l) + q * kPanel<T> * layer.n_in, layer.n_in,
-                        scratch);
+    tile_times_panel<T>(tile.channels(), tile.count, A, tangents.of(l) + q * kPanel<T> * layer.n_in, columns.width,
+                        layer.n_in, scratch);
     for (int j = 0; j < group.components; ++j) {
       const Component& component = group.component[j];
       for (int c = 0; c < component.channels; ++c)

@@ -49,10 +49,11 @@ int64_t tile_rows_of(const Sweep<T>& sweep) {
 
 // C = A · panel for all channels of a tile, written as (channels, count, kPanel).
 template <class T>
-void tile_times_panel(int channels, int64_t count, Stack<T> a, const T* panel, int64_t K, T* c) {
-  if (a.channel == count * a.row) return panel_product<T>(channels * count, a.data, a.row, panel, K, c, kPanel<T>);
+void tile_times_panel(int channels, int64_t count, Stack<T> a, const T* panel, int64_t width, int64_t K, T* c) {
+  if (a.channel == count * a.row)
+    return panel_product<T>(channels * count, a.data, a.row, panel, width, K, c, kPanel<T>);
   for (int ch = 0; ch < channels; ++ch)
-    panel_product<T>(count, a.data + ch * a.channel, a.row, panel, K, c + ch * count * kPanel<T>, kPanel<T>);
+    panel_product<T>(count, a.data + ch * a.channel, a.row, panel, width, K, c + ch * count * kPanel<T>, kPanel<T>);
 }
 
 inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
@@ -111,9 +112,10 @@ void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& wei
   for (int l = 0; l < layers; ++l) {
     const Layer<T>& layer = sweep.layer[l];
     for (int64_t p = 0; p < ceil_div(layer.n_out, kPanel<T>); ++p) {
+      const Columns columns = panel_columns(p, kPanel<T>, layer.n_out);
       tile_times_panel<T>(tile.channels(), tile.count, stacks.A[l], weights.of(l) + p * kPanel<T> * layer.n_in,
-                          layer.n_in, scratch);
-      push_panel(layer, tile, scratch, panel_columns(p, kPanel<T>, layer.n_out), stacks.A[l + 1], stacks.Z[l]);
+                          columns.width, layer.n_in, scratch);
+      push_panel(layer, tile, scratch, columns, stacks.A[l + 1], stacks.Z[l]);
     }
     after(l + 1);
   }
@@ -157,9 +159,10 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
   for (int l = last; l > first; --l) {
     const Layer<T>& layer = sweep.layer[l];
     for (int64_t p = 0; p < ceil_div(layer.n_in, kPanel<T>); ++p) {
+      const Columns columns = panel_columns(p, kPanel<T>, layer.n_in);
       tile_times_panel<T>(component.channels, tile.count, stacks.D[l], weights.of(l) + p * kPanel<T> * layer.n_out,
-                          layer.n_out, scratch);
-      finish(l - 1, panel_columns(p, kPanel<T>, layer.n_in));
+                          columns.width, layer.n_out, scratch);
+      finish(l - 1, columns);
     }
     after(l - 1);
   }

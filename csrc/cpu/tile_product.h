@@ -29,49 +29,58 @@ constexpr int64_t packed_size(int64_t columns, int64_t K) {
   return ceil_div(columns, kPanel<T>) * kPanel<T> * K;
 }
 
-// KMajor: a[r, k] stands at a[k·lda + r], else at a[r·lda + k].
-template <class T, int R, bool Accumulate, bool KMajor>
+// KMajor: a[r, k] stands at a[k·lda + r], else at a[r·lda + k]. Only the first Vectors of the panel's two vectors are
+// computed and written.
+template <class T, int R, int Vectors, bool Accumulate, bool KMajor>
 void tile(const T* a, int64_t lda, const T* b, int64_t K, T* c, int64_t ldc) {
-  Vec<T> low[R], high[R];
+  Vec<T> sum[R][Vectors];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    low[r] = Accumulate ? load<T>(c + r * ldc) : Vec<T>{};
-    high[r] = Accumulate ? load<T>(c + r * ldc + kLanes<T>) : Vec<T>{};
-  }
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) sum[r][v] = Accumulate ? load<T>(c + r * ldc + v * kLanes<T>) : Vec<T>{};
   for (int64_t k = 0; k < K; ++k) {
-    const Vec<T> b0 = load<T>(b + k * kPanel<T>), b1 = load<T>(b + k * kPanel<T> + kLanes<T>);
+    Vec<T> row[Vectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) row[v] = load<T>(b + k * kPanel<T> + v * kLanes<T>);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const T x = KMajor ? a[k * lda + r] : a[r * lda + k];
-      low[r] += x * b0;
-      high[r] += x * b1;
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) sum[r][v] += x * row[v];
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    store<T>(c + r * ldc, low[r]);
-    store<T>(c + r * ldc + kLanes<T>, high[r]);
-  }
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) store<T>(c + r * ldc + v * kLanes<T>, sum[r][v]);
 }
 
-template <class T, bool Accumulate, bool KMajor = false, int R = kTileRows>
+template <class T, bool Accumulate, bool KMajor = false, int Vectors = 2, int R = kTileRows>
 void tile_of(int64_t count, const T* a, int64_t lda, const T* b, int64_t K, T* c, int64_t ldc) {
   if constexpr (R == 1) {
-    tile<T, 1, Accumulate, KMajor>(a, lda, b, K, c, ldc);
+    tile<T, 1, Vectors, Accumulate, KMajor>(a, lda, b, K, c, ldc);
   } else if (count == R) {
-    tile<T, R, Accumulate, KMajor>(a, lda, b, K, c, ldc);
+    tile<T, R, Vectors, Accumulate, KMajor>(a, lda, b, K, c, ldc);
   } else {
-    tile_of<T, Accumulate, KMajor, R - 1>(count, a, lda, b, K, c, ldc);
+    tile_of<T, Accumulate, KMajor, Vectors, R - 1>(count, a, lda, b, K, c, ldc);
   }
 }
 
-// All `rows` rows of a against one panel, in tiles of nearly equal height.
-template <class T, bool Accumulate = false>
-void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t K, T* c, int64_t ldc) {
+// Half a panel costs half as much.
+template <class T, bool Accumulate, bool KMajor>
+void tile_of_width(int64_t width, int64_t count, const T* a, int64_t lda, const T* b, int64_t K, T* c, int64_t ldc) {
+  if (width > kLanes<T>) tile_of<T, Accumulate, KMajor, 2>(count, a, lda, b, K, c, ldc);
+  else tile_of<T, Accumulate, KMajor, 1>(count, a, lda, b, K, c, ldc);
+}
+
+// All `rows` rows of a against the first `width` columns of one panel, in tiles of nearly equal height. C may be
+// written up to the panel's next vector.
+template <class T>
+void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t width, int64_t K, T* c, int64_t ldc) {
   const int64_t tiles = ceil_div(rows, kTileRows);
   for (int64_t t = 0, r = 0; t < tiles; ++t) {
     const int64_t count = rows / tiles + (t < rows % tiles);
-    tile_of<T, Accumulate>(count, a + r * lda, lda, panel, K, c + r * ldc, ldc);
+    tile_of_width<T, false, false>(width, count, a + r * lda, lda, panel, K, c + r * ldc, ldc);
     r += count;
   }
 }

@@ -10,7 +10,8 @@
 //
 // One product per layer whose inner index runs over all rows of D. A task owns a band of rows of W, so that the sum
 // over rows has one order and needs no reduction. Rows are taken in blocks: the block of x∘D is packed once, the block
-// of A panel by panel.
+// of A panel by panel. First and last layers have few inputs or few outputs: there tiles would be mostly empty, and
+// outer products, row by row, take their place.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -18,6 +19,7 @@ namespace {
 
 constexpr int64_t kRowBlock = 128;
 constexpr int64_t kBand = 252;
+constexpr int64_t kNarrow = 4;
 
 // Row r of D belongs to stack row a[r] of A and has the factor x[r]; b[r] is that factor on value channels, else 0.
 template <class T>
@@ -103,9 +105,9 @@ void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int
     for (int64_t q = 0; q < panels; ++q)
       for (int64_t s = 0; s < strips; ++s) {
         const Strip strip = strip_of(s, strips, height);
-        tile_of<T, true, true>(strip.height, packed_d + strip.first * depth, strip.height,
-                               packed_a + q * depth * kPanel<T>, depth, sums + (q * height + strip.first) * kPanel<T>,
-                               kPanel<T>);
+        tile_of_width<T, true, true>(layer.n_in - q * kPanel<T>, strip.height, packed_d + strip.first * depth,
+                                     strip.height, packed_a + q * depth * kPanel<T>, depth,
+                                     sums + (q * height + strip.first) * kPanel<T>, kPanel<T>);
       }
   }
   for (int64_t m = 0; m < height; ++m)
@@ -114,6 +116,40 @@ void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int
       std::memcpy(p.weight[l] + (band + m) * layer.n_in + column, sums + (q * height + m) * kPanel<T>,
                   width * sizeof(T));
     }
+}
+
+template <class T>
+bool is_narrow(const Layer<T>& layer) {
+  return layer.n_in <= kNarrow || layer.n_out <= kNarrow;
+}
+
+// The features of a layer that its bands divide: the outputs, but of a narrow layer the wider side.
+template <class T>
+int64_t banded_features(const Layer<T>& layer) {
+  return is_narrow(layer) && layer.n_in > layer.n_out ? layer.n_in : layer.n_out;
+}
+
+// The weight gradient of a narrow layer for one band of its wider side; sums: (narrow side, height).
+template <class T>
+void narrow_band(const Vjp<T>& p, int l, const RowMap<T>& map, Strip band, T* sums) {
+  const Layer<T>& layer = p.sweep.layer[l];
+  const bool wide_inputs = layer.n_in > layer.n_out;
+  const int64_t narrow = wide_inputs ? layer.n_out : layer.n_in, height = band.height;
+  for (int64_t i = 0; i < narrow * height; ++i) sums[i] = T(0);
+  for (int64_t r = 0; r < map.rows; ++r) {
+    const T* a = p.sweep.A[l] + map.a[r] * layer.n_in;
+    const T* d = p.sweep.D[l] + map.d[r] * layer.n_out;
+    const T* wide = (wide_inputs ? a : d) + band.first;
+    const T* thin = wide_inputs ? d : a;
+    for (int64_t k = 0; k < narrow; ++k) {
+      const T factor = map.x[r] * layer.weight_jacobian * thin[k];
+      T* to = sums + k * height;
+      for (int64_t m = 0; m < height; ++m) to[m] += factor * wide[m];
+    }
+  }
+  const int64_t along = wide_inputs ? 1 : layer.n_in, across = wide_inputs ? layer.n_in : 1;
+  for (int64_t k = 0; k < narrow; ++k)
+    for (int64_t m = 0; m < height; ++m) p.weight[l][k * across + (band.first + m) * along] = sums[k * height + m];
 }
 
 template <class T>
@@ -144,12 +180,15 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
   start.get()[0] = 0;
   for (int l = 0; l < L; ++l) {
     const Layer<T>& layer = sweep.layer[l];
-    int64_t count = ceil_div(layer.n_out, kBand);
-    if (layer.n_out >= parallel.threads * kTileRows) count = ceil_div(count, parallel.threads) * parallel.threads;
+    const int64_t features = banded_features(layer);
+    int64_t count = ceil_div(features, kBand);
+    if (features >= parallel.threads * kTileRows) count = ceil_div(count, parallel.threads) * parallel.threads;
     bands.get()[l] = count;
     start.get()[l + 1] = start.get()[l] + (p.weight[l] != nullptr ? count : 0);
-    const int64_t size = ceil_div(layer.n_out, count) * (packed_size<T>(layer.n_in, 1) + kRowBlock) +
-                         packed_size<T>(layer.n_in, kRowBlock);
+    const int64_t height = ceil_div(features, count);
+    const int64_t size =
+        is_narrow(layer) ? kNarrow * height
+                         : height * (packed_size<T>(layer.n_in, 1) + kRowBlock) + packed_size<T>(layer.n_in, kRowBlock);
     memory = size > memory ? size : memory;
   }
   memory = ceil_div(memory, 64) * 64;
@@ -163,8 +202,11 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
     }
     int l = 0;
     while (task >= start.get()[l + 1]) ++l;
-    const Strip band = strip_of(task - start.get()[l], bands.get()[l], sweep.layer[l].n_out);
-    weight_band(p, l, map, band.first, band.height, scratch.get() + slot * memory);
+    const Layer<T>& layer = sweep.layer[l];
+    const Strip band = strip_of(task - start.get()[l], bands.get()[l], banded_features(layer));
+    T* sums = scratch.get() + slot * memory;
+    if (is_narrow(layer)) narrow_band(p, l, map, band, sums);
+    else weight_band(p, l, map, band.first, band.height, sums);
   });
 }
 
