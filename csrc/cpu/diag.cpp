@@ -72,8 +72,8 @@ template <class T>
 void diag(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
   const int first = first_active(sweep), L = sweep.layers;
-  const PackedWeights<T> forward(sweep, Direction::forward, 0, parallel);
-  const PackedWeights<T> backward(sweep, Direction::backward, first + 1, parallel);
+  const PackedWeights<T> forward(sweep, Direction::forward, 0), backward(sweep, Direction::backward, first + 1);
+  pack(parallel, forward, backward);
   const Slot<T> slot(sweep, tiling.max_rows(), tiling.max_points(), max_channels(sweep));
   const Buffer<T> memory(parallel.threads * slot.total);
   const Buffer<Stack<T>> views(parallel.threads * (3 * L + 1));

@@ -9,7 +9,8 @@ template <class T>
 void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
   const int first = first_active(sweep), L = sweep.layers;
-  const PackedWeights<T> weights(sweep, Direction::backward, first + 1, parallel);
+  const PackedWeights<T> weights(sweep, Direction::backward, first + 1);
+  pack(parallel, weights);
   const int64_t scratch_size = tiling.max_rows() * kPanel<T>, stack_size = tiling.max_rows() * padded<T>(widest(sweep));
   const int64_t slot_size = scratch_size + 3 * stack_size;  // D twice, in turn, and Z
   const Buffer<T> slots(parallel.threads * slot_size);

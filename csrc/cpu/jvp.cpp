@@ -64,7 +64,8 @@ void jvp(const Jvp<T>& p, const Parallel& parallel) {
   fill_tangents(p, layers.get());
   Sweep<T> tangent_chain = p.sweep;
   tangent_chain.layer = layers.get();
-  const PackedWeights<T> tangents(tangent_chain, Direction::forward, 0, parallel);
+  const PackedWeights<T> tangents(tangent_chain, Direction::forward, 0);
+  pack(parallel, tangents);
   const Tiling<T> tiling(p.sweep, parallel.threads);
   const int64_t scratch_size = tiling.max_rows() * kPanel<T>;
   const Buffer<T> scratch(parallel.threads * scratch_size);

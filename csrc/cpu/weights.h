@@ -20,46 +20,61 @@ int64_t packed_weights_size(const Layer<T>& layer, Direction direction) {
 template <class T>
 class PackedWeights {
  public:
-  // Layers below `first` are left out.
-  PackedWeights(const Sweep<T>& sweep, Direction direction, int first, const Parallel& parallel)
-      : offset_(sweep.layers + 1), data_(offsets(sweep, direction, first)) {
-    Buffer<int64_t> panels(sweep.layers + 1);
-    panels.get()[0] = 0;
-    for (int l = 0; l < sweep.layers; ++l) {
-      const Layer<T>& layer = sweep.layer[l];
-      const int64_t columns = direction == Direction::forward ? layer.n_out : layer.n_in;
-      panels.get()[l + 1] = panels.get()[l] + (l < first ? 0 : ceil_div(columns, kPanel<T>));
-    }
-    const auto pack = [&](int64_t task, int) {
-      int l = 0;
-      while (task >= panels.get()[l + 1]) ++l;
-      const Layer<T>& layer = sweep.layer[l];
-      const int64_t p = task - panels.get()[l];
-      if (direction == Direction::forward)
-        pack_rows(layer.weight, layer.n_in, layer.n_out, layer.n_in, layer.weight_scale, p,
-                  of(l) + p * kPanel<T> * layer.n_in);
-      else
-        pack_columns(layer.weight, layer.n_in, layer.n_in, layer.n_out, layer.weight_scale, p,
-                     of(l) + p * kPanel<T> * layer.n_out);
-    };
-    for_each_task(parallel, panels.get()[sweep.layers], pack);
-  }
+  // Layers below `first` are left out. Memory alone: pack() fills it.
+  PackedWeights(const Sweep<T>& sweep, Direction direction, int first)
+      : sweep_(sweep),
+        direction_(direction),
+        offset_(sweep.layers + 1),
+        start_(sweep.layers + 1),
+        data_(lay_out(first)) {}
 
   T* of(int layer) const { return data_.get() + offset_.get()[layer]; }
+  int64_t panels() const { return start_.get()[sweep_.layers]; }
+
+  void pack_panel(int64_t task) const {
+    int l = 0;
+    while (task >= start_.get()[l + 1]) ++l;
+    const Layer<T>& layer = sweep_.layer[l];
+    const int64_t p = task - start_.get()[l];
+    if (direction_ == Direction::forward)
+      pack_rows(layer.weight, layer.n_in, layer.n_out, layer.n_in, layer.weight_scale, p,
+                of(l) + p * kPanel<T> * layer.n_in);
+    else
+      pack_columns(layer.weight, layer.n_in, layer.n_in, layer.n_out, layer.weight_scale, p,
+                   of(l) + p * kPanel<T> * layer.n_out);
+  }
 
  private:
-  int64_t offsets(const Sweep<T>& sweep, Direction direction, int first) {
+  // Fills the offsets and returns the size of everything.
+  int64_t lay_out(int first) {
     int64_t total = 0;
-    for (int l = 0; l < sweep.layers; ++l) {
+    start_.get()[0] = 0;
+    for (int l = 0; l < sweep_.layers; ++l) {
+      const Layer<T>& layer = sweep_.layer[l];
+      const int64_t columns = direction_ == Direction::forward ? layer.n_out : layer.n_in;
       offset_.get()[l] = total;
-      total += l < first ? 0 : packed_weights_size(sweep.layer[l], direction);
+      total += l < first ? 0 : packed_weights_size(layer, direction_);
+      start_.get()[l + 1] = start_.get()[l] + (l < first ? 0 : ceil_div(columns, kPanel<T>));
     }
     return total;
   }
 
-  Buffer<int64_t> offset_;
+  const Sweep<T>& sweep_;
+  Direction direction_;
+  Buffer<int64_t> offset_, start_;
   Buffer<T> data_;
 };
+
+template <class T>
+void pack(const Parallel& parallel, const PackedWeights<T>& weights) {
+  for_each_task(parallel, weights.panels(), [&](int64_t task, int) { weights.pack_panel(task); });
+}
+
+template <class T>
+void pack(const Parallel& parallel, const PackedWeights<T>& a, const PackedWeights<T>& b) {
+  for_each_task(parallel, a.panels() + b.panels(),
+                [&](int64_t task, int) { task < a.panels() ? a.pack_panel(task) : b.pack_panel(task - a.panels()); });
+}
 
 }  // namespace
 }  // namespace NTKFAST_ISA
