@@ -13,6 +13,7 @@ if importlib.util.find_spec(f"{__name__}._C") is None:
 from . import _C, reference
 from .check import check
 from .diag import diag
+from .drift import kernel_drift, parameter_drift
 from .factors import Factors, factors
 from .gram import gram
 from .networks import MLP, Erf, Sin, Standardize
@@ -20,7 +21,7 @@ from .operator import NTKOperator
 from .plan import plan
 from .residual import Residual, residual, value
 from .snapshot import Workspace
-from .spectrum import spectrum
+from .spectrum import condition_number, effective_rank, mode_decay, spectrum
 from .trace import trace
 from .weights import NTKWeights
 
@@ -46,9 +47,14 @@ __all__ = [
     "Trainer",
     "Workspace",
     "check",
+    "condition_number",
     "diag",
+    "effective_rank",
     "factors",
     "gram",
+    "kernel_drift",
+    "mode_decay",
+    "parameter_drift",
     "plan",
     "problems",
     "reference",

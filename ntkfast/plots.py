@@ -138,12 +138,13 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
     Eigenvalues below n · ε · (largest) are rounding and are left out.
 
     Args:
-        spectrum: by group, by iteration: eigenvalues, descending.
+        spectrum: by group ("" for the joint kernel), by iteration: eigenvalues, descending.
 
     Returns:
         The figure.
     """
     import matplotlib
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = _panels(len(spectrum), 2.5)
     for axis, (group, by_iteration) in zip(axes, spectrum.items(), strict=True):
@@ -151,11 +152,79 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
         for shade, (iteration, eigenvalues) in zip(shades, sorted(by_iteration.items()), strict=True):
             values = np.asarray(eigenvalues)
             values = values[values > len(values) * np.finfo(np.float64).eps * values.max()]
-            axis.loglog(np.arange(1, len(values) + 1), values, color=shade, label=_grouped(iteration))
-        axis.set(title=rf"eigenvalues of $K_{{{symbol(group)}}}$", xlabel="index")
+            marker = "." if len(values) < 10 else None
+            axis.loglog(np.arange(1, len(values) + 1), values, color=shade, marker=marker, label=_grouped(iteration))
+        name = rf"K_{{{symbol(group)}}}" if group else "K"
+        axis.set(title=rf"eigenvalues of ${name}$", xlabel="index")
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("eigenvalue")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, title="iteration", loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+@_styled
+def drifts(curves: Mapping[str, Curve]) -> Figure:
+    """Draw relative changes since the start of training over iterations, one panel a quantity.
+
+    Args:
+        curves: by label: (iterations, ‖now − start‖ / ‖start‖).
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _panels(len(curves), 2.3)
+    for k, (axis, (label, curve)) in enumerate(zip(axes, curves.items(), strict=True)):
+        axis.plot(*curve, color=COLORS[k])
+        axis.set(title=label, xlabel="iteration", ylim=(0, None))
+        _thousands(axis)
+    return figure
+
+
+@_styled
+def modes(iterations: ArrayLike, measured: Mapping[str, ArrayLike], predicted: Mapping[str, ArrayLike]) -> Figure:
+    """Draw the error along eigenvectors of the kernel, one panel each: measured, and as a frozen kernel predicts it.
+
+    Args:
+        iterations: (T,), positive, on a logarithmic axis.
+        measured: by label of the mode: (T,), positive.
+        predicted: the same labels: (T,).
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _panels(len(measured), 2.1, sharex=True, sharey=True)
+    most = max(float(np.asarray(values).max()) for values in measured.values())
+    for axis, (label, values) in zip(axes, measured.items(), strict=True):
+        axis.loglog(iterations, values, color=COLORS[0], label="measured")
+        axis.loglog(iterations, predicted[label], color=COLORS[1], linestyle="--", label="frozen kernel")
+        axis.set(title=label, xlabel="iteration", ylim=(1e-10 * most, 10 * most))
+    axes[0].set_ylabel("squared error\nalong the mode")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+@_styled
+def profiles(x: ArrayLike, panels: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
+    """Draw functions of one variable, one panel a quantity: the first curve broad and grey, as what is to be met.
+
+    Args:
+        x: positions, (nx,).
+        panels: by title, by label: (nx,).
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _panels(len(panels), 2.5)
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        for k, (label, values) in enumerate(curves.items()):
+            if k == 0:
+                axis.plot(x, values, color="0.25", linewidth=3.0, alpha=0.5, label=label)
+            else:
+                axis.plot(x, values, color=COLORS[k - 1], linestyle=DASHES[(k - 1) % 2], label=label)
+        axis.set(title=title, xlabel="$x$")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

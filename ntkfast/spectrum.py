@@ -1,8 +1,9 @@
-"""All eigenvalues of the neural tangent kernel."""
+"""All eigenvalues of the neural tangent kernel, and what they say about training."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,107 @@ def spectrum(
     else:
         K = gram(net, points, residual, wrt=wrt, memory=memory)
     return torch.linalg.eigvalsh(K).flip(0)
+
+
+def condition_number(eigenvalues: Tensor) -> float:
+    """Return how much slower the slowest mode is learned than the fastest, κ = μ_max/μ_min.
+
+    Args:
+        eigenvalues: (N,), in any order, as `ntk.spectrum` returns them.
+
+    Returns:
+        κ ≥ 1; infinity where the smallest eigenvalue is not positive (rounding: below about 1e-16 μ_max).
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: not (N,) with N ≥ 1, or not finite.
+
+    Cost: O(N).
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> ntk.condition_number(torch.tensor([8.0, 2.0, 0.5]))
+        16.0
+    """
+    _check_eigenvalues("condition_number", eigenvalues)
+    least, most = float(eigenvalues.min()), float(eigenvalues.max())
+    return most / least if least > 0 else math.inf
+
+
+def effective_rank(eigenvalues: Tensor) -> float:
+    """Return the number of modes that share the trace, exp(−Σ p_i log p_i) with p_i = μ_i / Σ μ.
+
+    Args:
+        eigenvalues: (N,), in any order, as `ntk.spectrum` returns them; negative ones (rounding) count as zero.
+
+    Returns:
+        A number from 1 (one mode has it all) to N (all are equal).
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: not (N,) with N ≥ 1, not finite, or none positive.
+
+    Cost: O(N).
+
+    Reference:
+        Roy, Vetterli, *The effective rank: a measure of effective dimensionality*, 2007, definition 1.
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> round(ntk.effective_rank(torch.tensor([3.0, 3.0, 3.0, 0.0])), 6)
+        3.0
+    """
+    _check_eigenvalues("effective_rank", eigenvalues)
+    positive = eigenvalues.detach().double().clamp(min=0)
+    total = positive.sum()
+    if not total > 0:
+        raise ValueError("effective_rank: expected at least one positive eigenvalue, got none")
+    p = positive / total
+    return float(torch.special.entr(p).sum().exp())
+
+
+def mode_decay(eigenvalues: Tensor, lr: float, steps: float | Tensor) -> Tensor:
+    """Return what gradient flow leaves of each error mode, exp(−2 η μ_i t).
+
+    With the loss Σ r² and a frozen kernel, dr/dt = −2 η K r: the component of r along eigenvector i shrinks by this
+    factor. For a mean over N rows take η/N.
+
+    Args:
+        eigenvalues: (N,), as `ntk.spectrum` returns them.
+        lr: η, the learning rate of plain gradient descent.
+        steps: t, a number of steps or a tensor (T,) of them.
+
+    Returns:
+        (N,), or (T, N) for a tensor of steps; float64.
+
+    Raises:
+        TypeError: no tensor of eigenvalues.
+        ValueError: eigenvalues that are not (N,) or not finite, a negative learning rate or number of steps.
+
+    Cost: O(T N).
+
+    Reference:
+        Wang, Yu, Perdikaris, *When and why PINNs fail to train*, 2022, equation 4.6.
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> ntk.mode_decay(torch.tensor([1.0, 0.0]), lr=0.5, steps=1)
+        tensor([0.3679, 1.0000], dtype=torch.float64)
+    """
+    _check_eigenvalues("mode_decay", eigenvalues)
+    time = torch.as_tensor(steps, dtype=torch.float64, device=eigenvalues.device)
+    if lr < 0 or bool((time < 0).any()):
+        raise ValueError(f"mode_decay: expected lr and steps of at least 0, got lr={lr} and steps={steps}")
+    return torch.exp(-2.0 * lr * time[..., None] * eigenvalues.detach().double())
+
+
+def _check_eigenvalues(name: str, eigenvalues: object) -> None:
+    if not isinstance(eigenvalues, Tensor):
+        raise TypeError(f"{name}: expected a tensor of eigenvalues, got {type(eigenvalues).__name__}")
+    if eigenvalues.ndim != 1 or eigenvalues.numel() == 0:
+        raise ValueError(f"{name}: expected eigenvalues of shape (N,) with N ≥ 1, got {tuple(eigenvalues.shape)}")
+    if not bool(eigenvalues.isfinite().all()):
+        raise ValueError(f"{name}: expected finite eigenvalues, got NaN or infinity")
 
 
 def in_float64(net: nn.Module, points: Any) -> tuple[nn.Module, Any]:

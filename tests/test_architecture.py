@@ -25,7 +25,7 @@ STAGES = (
     ("factors",),
     ("diag", "trace", "gram", "operator", "plan"),
     ("spectrum", "weights"),
-    ("check",),
+    ("check", "drift"),
     ("problems",),
     ("training",),
     ("plots",),

@@ -78,3 +78,22 @@ def test_weights_work_in_a_loop_of_ones_own(tmp_path):
     assert done.returncode == 0, done.stderr
     weighted, unweighted = (float(line.split()[-1]) for line in done.stdout.splitlines())
     assert weighted < 0.2 * unweighted
+
+
+def test_poisson_writes_figures_and_a_summary(tmp_path):
+    done = run(tmp_path, "poisson1d.py", "--iterations", "30", "--width", "32", "--every", "10", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        "spectra.png",
+        "drift.png",
+        "modes.png",
+        "solution.png",
+    }
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert 0 < summary["kernel_drift"] < 1 and 0 < summary["parameter_drift"] < 1
+
+
+def test_poisson_refuses_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path, "poisson1d.py", "--iterations", "1", "--out", "file/below")
+    assert done.returncode != 0 and "expected a folder that can be written, got 'file/below'" in done.stderr

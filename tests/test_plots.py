@@ -72,6 +72,30 @@ def test_slices_have_a_panel_a_time():
     assert [len(axis.lines) for axis in figure.axes] == [2, 2]
 
 
+def test_drifts_have_a_panel_a_quantity():
+    figure = plots.drifts({"kernel": CURVE, "parameters": CURVE})
+    assert titles(figure) == ["kernel", "parameters"]
+    assert list(figure.axes[0].lines[0].get_ydata()) == CURVE[1]
+
+
+def test_modes_pair_a_measurement_with_its_prediction():
+    figure = plots.modes([1, 10, 100], {"mode 1": [1.0, 0.1, 0.01]}, {"mode 1": [1.0, 0.2, 0.04]})
+    measured, predicted = figure.axes[0].lines
+    assert titles(figure) == ["mode 1"]
+    assert list(measured.get_ydata()) == [1.0, 0.1, 0.01] and list(predicted.get_ydata()) == [1.0, 0.2, 0.04]
+
+
+def test_profiles_have_a_panel_a_quantity():
+    x = np.linspace(0, 1, 4)
+    figure = plots.profiles(x, {"u": {"exact": x, "network": x}, "du": {"exact": x, "network": x}})
+    assert titles(figure) == ["u", "du"] and [len(axis.lines) for axis in figure.axes] == [2, 2]
+
+
+def test_the_joint_kernel_has_a_plain_name():
+    figure = plots.spectra({"": {0: [2.0, 1.0]}, "u": {0: [2.0, 1.0]}})
+    assert titles(figure) == ["eigenvalues of $K$", "eigenvalues of $K_{u}$"]
+
+
 @pytest.mark.parametrize("ending", ["png", "pdf"])
 def test_figures_are_saved_in_the_format_of_their_ending(tmp_path, ending):
     path = plots.save(plots.weights({"ut": CURVE}), tmp_path / f"figure.{ending}")

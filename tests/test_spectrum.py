@@ -1,12 +1,14 @@
 """All eigenvalues, descending, in float64 whatever the parameters are."""
 
+import math
+
 import pytest
 import torch
 
 from ntkfast import reference
 from ntkfast.networks import MLP
 from ntkfast.residual import residual, value
-from ntkfast.spectrum import spectrum
+from ntkfast.spectrum import condition_number, effective_rank, mode_decay, spectrum
 
 
 @residual("t", "x")
@@ -73,3 +75,55 @@ def test_wrt_takes_the_blocks_apart(problem):
 def test_no_rows_have_no_eigenvalues(problem):
     net, x = problem
     assert spectrum(net, x[:0], wave).shape == (0,)
+
+
+def test_the_condition_number_is_the_ratio_of_the_extremes():
+    assert condition_number(torch.tensor([0.5, 8.0, 2.0])) == 16.0
+    assert condition_number(torch.tensor([1.0, 0.0])) == math.inf
+    assert condition_number(torch.tensor([1.0, -1e-18])) == math.inf
+
+
+def test_the_effective_rank_counts_equal_modes():
+    assert effective_rank(torch.tensor([2.0, 2.0, 2.0, 0.0])) == pytest.approx(3.0)
+    assert effective_rank(torch.tensor([5.0])) == pytest.approx(1.0)
+    assert effective_rank(torch.tensor([1.0, -1e-17])) == pytest.approx(1.0)
+    uneven = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    entropy = -(uneven * uneven.log()).sum()
+    assert effective_rank(7 * uneven) == pytest.approx(float(entropy.exp()), rel=1e-12)
+
+
+def test_mode_decay_is_what_gradient_flow_does():
+    """Small steps of gradient descent on Σ r² of a linear model, whose kernel is frozen."""
+    torch.manual_seed(0)
+    J, theta, r = torch.randn(4, 6).double(), torch.zeros(6).double(), torch.randn(4).double()
+    values, vectors = torch.linalg.eigh(J @ J.T)
+    lr, steps = 1e-6, 4000
+    for _ in range(steps):
+        theta -= lr * 2 * J.T @ (r + J @ theta)
+    left = vectors.T @ (r + J @ theta) / (vectors.T @ r)
+    assert torch.allclose(left, mode_decay(values, lr, steps), rtol=1e-4)
+
+
+def test_mode_decay_over_several_times():
+    values = torch.tensor([3.0, 1.0, 0.0])
+    found = mode_decay(values, 0.1, torch.tensor([0, 10]))
+    assert found.shape == (2, 3) and found.dtype == torch.float64
+    assert torch.equal(found[0], torch.ones(3, dtype=torch.float64))
+    assert torch.equal(found[1], mode_decay(values, 0.1, 10))
+
+
+@pytest.mark.parametrize("act", [condition_number, effective_rank, lambda mu: mode_decay(mu, 0.1, 1)])
+def test_eigenvalues_that_are_none_are_refused(act):
+    with pytest.raises(TypeError, match="expected a tensor of eigenvalues, got list"):
+        act([1.0])
+    with pytest.raises(ValueError, match=r"expected eigenvalues of shape \(N,\) with N ≥ 1, got \(0,\)"):
+        act(torch.empty(0))
+    with pytest.raises(ValueError, match="expected finite eigenvalues, got NaN or infinity"):
+        act(torch.tensor([1.0, float("nan")]))
+
+
+def test_what_has_no_answer_is_refused():
+    with pytest.raises(ValueError, match="expected at least one positive eigenvalue, got none"):
+        effective_rank(torch.zeros(3))
+    with pytest.raises(ValueError, match="expected lr and steps of at least 0, got lr=-1.0 and steps=2"):
+        mode_decay(torch.ones(2), -1.0, 2)

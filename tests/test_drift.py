@@ -1,0 +1,71 @@
+"""Drift of kernel and parameters: the definition, tile by tile."""
+
+import copy
+
+import pytest
+import torch
+from cases import Case, burgers, mlp, u_t, wave
+from torch import nn
+
+import ntkfast as ntk
+from ntkfast.drift import kernel_drift, parameter_drift
+
+TANH = Case("tanh", lambda: mlp(nn.Tanh), wave)
+
+
+@pytest.fixture
+def nets():
+    start = TANH.net()
+    net = copy.deepcopy(start)
+    with torch.no_grad():
+        for p in net.parameters():
+            p += 0.05 * torch.randn_like(p)
+    return net, start
+
+
+def definition(net, start, *args) -> torch.Tensor:
+    now, then = ntk.gram(net, *args), ntk.gram(start, *args)
+    return (now - then).norm() / then.norm()
+
+
+@pytest.mark.parametrize("residual", [ntk.value, wave, burgers], ids=lambda r: r.name)
+def test_is_the_definition(nets, residual):
+    x = TANH.points(n=40)
+    found = kernel_drift(*nets, x, residual)
+    assert found.shape == () and found.dtype == torch.float64
+    assert torch.isclose(found, definition(*nets, x, residual), rtol=1e-10)
+
+
+@pytest.mark.parametrize("memory", [None, "600kB"])
+def test_tiles_add_up(nets, memory):
+    x = TANH.points(n=600)
+    groups = {"u": (x[:300], ntk.value), "ut": (x[:7], u_t), "r": (x, wave)}
+    assert torch.isclose(kernel_drift(*nets, groups, memory=memory), definition(*nets, groups), rtol=1e-10)
+
+
+def test_patterns_choose_parameters(nets):
+    x = TANH.points(n=20)
+    now, then = (ntk.gram(net, x, wave, wrt="*.bias") for net in nets)
+    assert torch.isclose(kernel_drift(*nets, x, wave, wrt="*.bias"), (now - then).norm() / then.norm(), rtol=1e-10)
+
+
+def test_nothing_moved_and_nothing_there(nets):
+    assert kernel_drift(nets[0], nets[0], TANH.points(n=5), wave) == 0
+    assert kernel_drift(*nets, TANH.points(n=5)[:0], wave) == 0
+    assert kernel_drift(*nets, {}) == 0
+    assert parameter_drift(nets[0], nets[0]) == 0
+
+
+def test_parameters(nets):
+    now, then = (torch.cat([p.detach().flatten() for p in net.parameters()]) for net in nets)
+    assert torch.isclose(parameter_drift(*nets), (now - then).norm() / then.norm(), rtol=1e-12)
+
+
+def test_refusals(nets):
+    other = ntk.MLP([2, 5, 1], dtype=torch.float64)
+    with pytest.raises(ValueError, match="expected networks of the same sizes"):
+        kernel_drift(nets[0], other, TANH.points(n=5))
+    with pytest.raises(ValueError, match="expected parameters of the same shapes"):
+        parameter_drift(nets[0], other)
+    with pytest.raises(ValueError, match=r"memory: expected at least \d+ bytes"):
+        kernel_drift(*nets, TANH.points(n=5), memory=100)
