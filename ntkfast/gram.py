@@ -13,7 +13,7 @@ from .chain import Chain
 from .contraction import METHODS, contract, paths
 from .memory import factor_bytes, parse_memory
 from .residual import Residual, value
-from .snapshot import Workspace, sweep
+from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone
 
@@ -144,10 +144,10 @@ def _assemble(
     like = args.parameters[0]
     K = like.new_empty(rows, columns) if out is None else _check_out(out, (rows, columns), like)
     chosen = paths(chain, x, y, method)
-    need = factor_bytes(chain, x) + (0 if y is None else factor_bytes(chain, y))
-    if need <= (budget or _FACTOR_BYTES):
-        f = sweep(chain, args, x, Workspace())
-        contract(f, f if y is None else sweep(chain, args, y, Workspace()), K, chosen, budget)
+    sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
+    if sum(sizes) <= (budget or _FACTOR_BYTES):
+        f = sweep(chain, args, x, scratch("x", sizes[0]))
+        contract(f, f if y is None else sweep(chain, args, y, scratch("y", sizes[1])), K, chosen, budget)
         return K
     left = _pieces(chain, args, x, (budget or _FACTOR_BYTES) // 2)
     right = left if y is None else _pieces(chain, args, y, (budget or _FACTOR_BYTES) // 2)

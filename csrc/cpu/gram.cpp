@@ -10,12 +10,19 @@
 //   explicit     J_l J'_lᵀ with J_l = Σ_c D⁽ᶜ⁾ ⊗ A⁽ᶜ⁾, a chunk of its columns at a time
 //
 // Inside, rows are component-major (all points of one component stand together), so that a tile has one set of
-// channels; K itself is point-major. A symmetric K computes the pairs whose first row is not before the second, and
-// mirrors them at the end.
+// channels; K itself is point-major. Explicit layers go first and write K, their columns side by side; the structured
+// ones go on from there, all of them for a block of tiles before its sums return to K. A symmetric K computes the pairs
+// whose first row is not before the second, and mirrors them at the end.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
+
+// Whether θ of this layer is in the Jacobian.
+template <class T>
+bool takes_part(const Layer<T>& layer) {
+  return layer.weight_jacobian != T(0) || layer.bias_jacobian != T(0);
+}
 
 template <class T>
 struct Side {
@@ -119,14 +126,13 @@ void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int6
   for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] = (weight * inputs[i] + bias) * cotangents[i];
 }
 
-// The terms (c, e) and (e, c) are added to each other first: the sum is then the same, bit for bit, with x and y
-// exchanged.
+// Adds a layer's part to the sums of a strip. The terms (c, e) and (e, c) are added to each other first: the sum is
+// then the same, bit for bit, with x and y exchanged.
 template <class T>
 void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count,
                       int y_channels, const T* packed_a, const T* packed_d, T* sums) {
   alignas(64) T term[kTileRows * kPanel<T>], other[kTileRows * kPanel<T>];
   const int x_channels = x.component_of(part).channels;
-  for (int64_t i = 0; i < count * kPanel<T>; ++i) sums[i] = T(0);
   for (int high = 0; high < (x_channels > y_channels ? x_channels : y_channels); ++high)
     for (int low = 0; low <= high; ++low) {
       const bool forth = low < x_channels && high < y_channels,
@@ -140,55 +146,132 @@ void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, 
     }
 }
 
+// Strips of x that are summed together against one panel of y: all layers pass over them before K is touched again.
+constexpr int kBlockStrips = 64;
+
+struct Block {
+  struct {
+    int part;
+    int64_t first, count;
+  } strip[kBlockStrips];
+  int size = 0;
+};
+
 template <class T>
-void structured_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l, bool write,
-                      const Parallel& parallel) {
-  const Layer<T>& layer = p.x.layer[l];
-  const int64_t a_size = y.channels * layer.n_in * kPanel<T>, size = a_size + y.channels * layer.n_out * kPanel<T>;
-  const Buffer<T> memory(parallel.threads * size);
-  for_each_task(parallel, panel_count(y), [&](int64_t task, int slot) {
-    const PanelOf panel = panel_at(y, task);
-    const int channels = y.component_of(panel.part).channels;
-    T* packed_a = memory.get() + slot * size;
-    T* packed_d = packed_a + a_size;
-    for (int e = 0; e < channels; ++e) {
-      pack_rows<T>(y.A(l, panel.part, e) + panel.first * layer.n_in, layer.n_in, panel.count, layer.n_in, T(1), 0,
+class StructuredLayers {
+ public:
+  StructuredLayers(const Gram<T>& p, const Side<T>& x, const Side<T>& y, bool write)
+      : p_(p), x_(x), y_(y), write_(write) {
+    for (int l = 0; l < p.x.layers; ++l) {
+      const Layer<T>& layer = p.x.layer[l];
+      if (!takes_part(layer) || p.use_explicit[l]) continue;
+      inputs_ = layer.n_in > inputs_ ? layer.n_in : inputs_;
+      outputs_ = layer.n_out > outputs_ ? layer.n_out : outputs_;
+    }
+  }
+
+  bool empty() const { return inputs_ == 0; }
+
+  void run(const Parallel& parallel) const {
+    const int64_t a_size = y_.channels * inputs_ * kPanel<T>, d_size = y_.channels * outputs_ * kPanel<T>;
+    const int64_t size = a_size + d_size + kBlockStrips * kTileRows * kPanel<T>;
+    const Buffer<T> memory(parallel.threads * size);
+    for_each_task(parallel, panel_count(y_), [&](int64_t task, int slot) {
+      const PanelOf panel = panel_at(y_, task);
+      T* packed_a = memory.get() + slot * size;
+      Block block;
+      for_each_strip(p_, x_, panel, [&](int part, int64_t first, int64_t count) {
+        block.strip[block.size++] = {part, first, count};
+        if (block.size == kBlockStrips)
+          add_block(panel, block, packed_a, packed_a + a_size, packed_a + a_size + d_size);
+      });
+      if (block.size > 0) add_block(panel, block, packed_a, packed_a + a_size, packed_a + a_size + d_size);
+    });
+  }
+
+ private:
+  void pack(int l, PanelOf panel, T* packed_a, T* packed_d) const {
+    const Layer<T>& layer = p_.x.layer[l];
+    for (int e = 0; e < y_.component_of(panel.part).channels; ++e) {
+      pack_rows<T>(y_.A(l, panel.part, e) + panel.first * layer.n_in, layer.n_in, panel.count, layer.n_in, T(1), 0,
                    packed_a + e * layer.n_in * kPanel<T>);
-      pack_rows<T>(y.D(l, panel.part, e) + panel.first * layer.n_out, layer.n_out, panel.count, layer.n_out, T(1), 0,
+      pack_rows<T>(y_.D(l, panel.part, e) + panel.first * layer.n_out, layer.n_out, panel.count, layer.n_out, T(1), 0,
                    packed_d + e * layer.n_out * kPanel<T>);
     }
-    alignas(64) T sums[kTileRows * kPanel<T>];
-    for_each_strip(p, x, panel, [&](int part, int64_t first, int64_t count) {
-      structured_strip(layer, x, l, part, first, count, channels, packed_a, packed_d, sums);
-      for_each_entry(p, x, y, part, first, count, panel, sums, [write](T& k, T sum) { k = write ? sum : k + sum; });
-    });
-  });
+  }
+
+  void add_block(PanelOf panel, Block& block, T* packed_a, T* packed_d, T* sums) const {
+    constexpr int64_t kStrip = kTileRows * kPanel<T>;
+    for (int64_t i = 0; i < block.size * kStrip; ++i) sums[i] = T(0);
+    const auto for_all = [&](const auto& body) {
+      for (int s = 0; s < block.size; ++s)
+        for_each_entry(p_, x_, y_, block.strip[s].part, block.strip[s].first, block.strip[s].count, panel,
+                       sums + s * kStrip, body);
+    };
+    if (!write_) for_all([](T& k, T& sum) { sum = k; });
+    for (int l = 0; l < p_.x.layers; ++l) {
+      const Layer<T>& layer = p_.x.layer[l];
+      if (!takes_part(layer) || p_.use_explicit[l]) continue;
+      pack(l, panel, packed_a, packed_d);
+      for (int s = 0; s < block.size; ++s)
+        structured_strip(layer, x_, l, block.strip[s].part, block.strip[s].first, block.strip[s].count,
+                         y_.component_of(panel.part).channels, packed_a, packed_d, sums + s * kStrip);
+    }
+    for_all([](T& k, T sum) { k = sum; });
+    block.size = 0;
+  }
+
+  const Gram<T>& p_;
+  const Side<T>&x_, &y_;
+  bool write_;
+  int64_t inputs_ = 0, outputs_ = 0;
+};
+
+// The columns of J of all explicit layers, one layer after the other. Within a layer column m(n_in+1) + n is W[m, n],
+// column m(n_in+1) + n_in is b[m].
+template <class T>
+int64_t columns_of(const Layer<T>& layer) {
+  return layer.n_out * (layer.n_in + 1);
 }
 
-// Columns from … from + depth − 1 of J_l, for all rows: column m(n_in+1) + n is W[m, n], column m(n_in+1) + n_in is
-// b[m].
+// Entries from … from + depth − 1 of point i's row of one layer's J, added to zeros.
 template <class T>
-void fill_jacobian(const Layer<T>& layer, const Side<T>& side, int l, int64_t from, int64_t depth, T* J,
-                   const Parallel& parallel) {
+void add_jacobian_row(const Layer<T>& layer, const Side<T>& side, int l, int part, int64_t i, int64_t from,
+                      int64_t depth, T* to) {
   const int64_t period = layer.n_in + 1;
+  const int channels = side.component_of(part).channels;
+  for (int64_t m = from / period; m * period < from + depth; ++m) {
+    const int64_t begin = m * period < from ? from - m * period : 0;
+    const int64_t end = (m + 1) * period > from + depth ? from + depth - m * period : period;
+    T* row = to + m * period - from;
+    for (int c = 0; c < channels; ++c) {
+      const T d = side.D(l, part, c)[i * layer.n_out + m];
+      const T* a = side.A(l, part, c) + i * layer.n_in;
+      const T scaled = layer.weight_jacobian * d;
+      for (int64_t k = begin; k < (end < layer.n_in ? end : layer.n_in); ++k) row[k] += scaled * a[k];
+      if (c == 0 && end == period && begin <= layer.n_in) row[layer.n_in] = layer.bias_jacobian * d;
+    }
+  }
+}
+
+// Columns from … from + depth − 1 of the explicit layers' J, for all rows.
+template <class T>
+void fill_jacobian(const Gram<T>& p, const Side<T>& side, int64_t from, int64_t depth, T* J, const Parallel& parallel) {
+  constexpr int64_t kPoints = 16;
   for (int part = 0; part < side.parts; ++part) {
-    const int64_t n = side.group_of(part).n, block = 16;
-    const int channels = side.component_of(part).channels;
-    for_each_task(parallel, ceil_div(n, block), [&](int64_t task, int) {
-      for (int64_t i = task * block; i < n && i < (task + 1) * block; ++i) {
+    const int64_t n = side.group_of(part).n;
+    for_each_task(parallel, ceil_div(n, kPoints), [&](int64_t task, int) {
+      for (int64_t i = task * kPoints; i < n && i < (task + 1) * kPoints; ++i) {
         T* to = J + (side.row.get()[part] + i) * depth;
         for (int64_t k = 0; k < depth; ++k) to[k] = T(0);
-        for (int64_t m = from / period; m * period < from + depth; ++m) {
-          const int64_t begin = m * period < from ? from - m * period : 0;
-          const int64_t end = (m + 1) * period > from + depth ? from + depth - m * period : period;
-          T* row = to + m * period - from;
-          for (int c = 0; c < channels; ++c) {
-            const T d = side.D(l, part, c)[i * layer.n_out + m];
-            const T* a = side.A(l, part, c) + i * layer.n_in;
-            const T scaled = layer.weight_jacobian * d;
-            for (int64_t k = begin; k < (end < layer.n_in ? end : layer.n_in); ++k) row[k] += scaled * a[k];
-            if (c == 0 && end == period && begin <= layer.n_in) row[layer.n_in] = layer.bias_jacobian * d;
-          }
+        int64_t start = 0;  // the layer's first column among all
+        for (int l = 0; l < p.x.layers; ++l) {
+          const Layer<T>& layer = p.x.layer[l];
+          if (!takes_part(layer) || !p.use_explicit[l]) continue;
+          const int64_t columns = columns_of(layer), first = from > start ? from - start : 0;
+          const int64_t last = from + depth < start + columns ? from + depth - start : columns;
+          if (first < last) add_jacobian_row(layer, side, l, part, i, first, last - first, to + start + first - from);
+          start += columns;
         }
       }
     });
@@ -196,15 +279,14 @@ void fill_jacobian(const Layer<T>& layer, const Side<T>& side, int l, int64_t fr
 }
 
 template <class T>
-void explicit_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l, bool write, const Parallel& parallel) {
-  const Layer<T>& layer = p.x.layer[l];
-  const int64_t columns = layer.n_out * (layer.n_in + 1), chunk = columns < p.chunk ? columns : p.chunk;
+void explicit_layers(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int64_t columns, const Parallel& parallel) {
+  const int64_t chunk = columns < p.chunk ? columns : p.chunk;
   const Buffer<T> jx(x.rows * chunk), jy(p.symmetric ? 0 : y.rows * chunk),
       memory(parallel.threads * chunk * kPanel<T>);
   for (int64_t from = 0; from < columns; from += chunk) {
     const int64_t depth = columns - from < chunk ? columns - from : chunk;
-    fill_jacobian(layer, x, l, from, depth, jx.get(), parallel);
-    if (!p.symmetric) fill_jacobian(layer, y, l, from, depth, jy.get(), parallel);
+    fill_jacobian(p, x, from, depth, jx.get(), parallel);
+    if (!p.symmetric) fill_jacobian(p, y, from, depth, jy.get(), parallel);
     const T* other = p.symmetric ? jx.get() : jy.get();
     for_each_task(parallel, panel_count(y), [&](int64_t task, int slot) {
       const PanelOf panel = panel_at(y, task);
@@ -214,7 +296,7 @@ void explicit_layer(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int l,
       for_each_strip(p, x, panel, [&](int part, int64_t first, int64_t count) {
         for (T& sum : sums) sum = T(0);
         // The sum goes on from K itself, so that it has one order whatever the chunk.
-        if (!write || from > 0) for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T& sum) { sum = k; });
+        if (from > 0) for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T& sum) { sum = k; });
         tile_of<T, true>(count, jx.get() + (x.row.get()[part] + first) * depth, depth, packed, depth, sums, kPanel<T>);
         for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T sum) { k = sum; });
       });
@@ -242,15 +324,13 @@ void mirror(const Gram<T>& p, const Side<T>& x, const Parallel& parallel) {
 template <class T>
 void gram(const Gram<T>& p, const Parallel& parallel) {
   const Side<T> x(p.x), y(p.y);
-  bool write = true;
-  for (int l = 0; l < p.x.layers; ++l) {
-    const Layer<T>& layer = p.x.layer[l];
-    if (layer.weight_jacobian == T(0) && layer.bias_jacobian == T(0)) continue;
-    if (p.use_explicit[l]) explicit_layer(p, x, y, l, write, parallel);
-    else structured_layer(p, x, y, l, write, parallel);
-    write = false;
-  }
-  if (write)
+  int64_t columns = 0;
+  for (int l = 0; l < p.x.layers; ++l)
+    if (takes_part(p.x.layer[l]) && p.use_explicit[l]) columns += columns_of(p.x.layer[l]);
+  if (columns > 0) explicit_layers(p, x, y, columns, parallel);
+  const StructuredLayers<T> structured(p, x, y, columns == 0);
+  if (!structured.empty()) structured.run(parallel);
+  if (columns == 0 && structured.empty())
     for (int64_t i = 0; i < x.rows * y.rows; ++i) p.out[i] = T(0);
   else if (p.symmetric) mirror(p, x, parallel);
 }
