@@ -5,9 +5,20 @@ import ours
 import pytest
 import results
 import setting
+import torch
 from baselines import torch_func, unfused, unfused_kernels
 
-SIZES = ((500, 300), (100, 300), (50, 300))
+SIZES = (
+    (500, 300, "float32"),
+    (256, 1024, "float32"),
+    (128, 2048, "float32"),
+    (64, 1600, "float64"),
+    (100, 300, "float32"),
+    (100, 300, "float64"),
+    (50, 300, "float32"),
+    (50, 300, "float64"),
+)
+TOLERANCE = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-10)}  # ours, rivals'
 
 
 def unfused_gram(net, x):
@@ -31,24 +42,30 @@ def torch_func_gram(net, x):
     return best, ways[best]
 
 
-def compare(width: int, n: int) -> dict:
+def compare(width: int, n: int, dtype: str) -> dict:
     """All sides at one size, verified and timed."""
-    net, x = setting.network(width), setting.points(n)
-    expected = unfused_gram(setting.network(width).double(), x.double())[1]()
+    kind = getattr(torch, dtype)
+    net, x = setting.network(width, dtype=kind), setting.points(n, kind)
+    expected = unfused_gram(setting.network(width).double(), x.double())[1]() if kind == torch.float32 else None
     pairs, plain = unfused_gram(net, x)
     mode, func = torch_func_gram(net, x)
     sides = {"ntkfast": lambda: ours.gram(net, x), "unfused": plain, "torch.func": func}
+    own, others = TOLERANCE[dtype]
     errors = measure.verified(
-        {k: side() for k, side in sides.items()}, expected, {**dict.fromkeys(sides, 1e-4), "ntkfast": 1e-5}
+        {k: side() for k, side in sides.items()},
+        func() if expected is None else expected,
+        {**dict.fromkeys(sides, others), "ntkfast": own},
     )
     variants = {"torch.func": mode, "unfused": pairs}
-    return measure.comparison({"width": width, "n": n}, measure.in_turn(sides), errors=errors, variants=variants)
+    size = {"width": width, "n": n, "dtype": dtype}
+    return measure.comparison(size, measure.in_turn(sides), errors=errors, variants=variants)
 
 
-@pytest.mark.parametrize(("width", "n"), SIZES)
-def test_gram(benchmark, width, n):
-    record = compare(width, n)
-    results.record("gram", f"{width}x{n}", record)
+@pytest.mark.parametrize(("width", "n", "dtype"), SIZES)
+def test_gram(benchmark, width, n, dtype):
+    record = compare(width, n, dtype)
+    results.record("gram", f"{width}x{n} {dtype}", record)
     benchmark.extra_info.update(record)
-    net, x = setting.network(width), setting.points(n)
+    kind = getattr(torch, dtype)
+    net, x = setting.network(width, dtype=kind), setting.points(n, kind)
     benchmark.pedantic(ours.gram, (net, x), rounds=measure.FAST_REPEATS, warmup_rounds=2)

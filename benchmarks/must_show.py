@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import bench_agreement
+import bench_contraction
 import bench_gram
 import bench_memory
+import bench_operator
 import bench_roofline
 import bench_step
 import bench_trace
@@ -26,6 +28,12 @@ from measure import ratio
 TRACE_FUNC = {(500, 300): 150, (256, 1024): 120, (128, 4096): 140, (50, 300): 30}
 TRACE_UNFUSED = {(500, 300): 2.1, (256, 1024): 2.8, (128, 4096): 3.5, (50, 300): 3}
 OVER_FLOOR = {(500, 300): 1.6, (256, 1024): 1.6, (128, 4096): 2.2}
+GRAM = {
+    (500, 300, "float32"): 80,
+    (256, 1024, "float32"): 40,
+    (128, 2048, "float32"): 20,
+    (64, 1600, "float64"): 8,
+}
 STEP = {500: 2.5, 100: 3}
 BUSY = 0.3  # other running threads, above which a notice is printed
 
@@ -86,14 +94,35 @@ def roofline() -> Iterator[Found]:
 
 
 def gram() -> Iterator[Found]:
-    for width, n in bench_gram.SIZES:
-        record = bench_gram.compare(width, n)
-        what, detail = (
-            f"gram, width {width}, N = {n}, against torch.func",
-            _times(record, "ntkfast", "unfused", "torch.func"),
-        )
-        required = [Row(what, 40, ratio(record, "torch.func"), "×", True, detail)] if width == 500 else []
-        yield f"{width}x{n}", record, required
+    for width, n, dtype in bench_gram.SIZES:
+        record = bench_gram.compare(width, n, dtype)
+        size = f"gram, width {width}, N = {n}, {dtype}"
+        detail = _times(record, "ntkfast", "unfused", "torch.func")
+        rows = [
+            Row(f"{size}, against {rival}", least, ratio(record, rival), "×", True, detail)
+            for rival, least in (("torch.func", GRAM.get((width, n, dtype), 1)), ("unfused", 1))
+        ]
+        yield f"{width}x{n} {dtype}", record, rows
+
+
+def contraction() -> Iterator[Found]:
+    for width, n, dtype in bench_contraction.RATES:
+        record = bench_contraction.rate(width, n, dtype)
+        what, rates = f"structured path over torch.mm, {width}, {n}, {dtype}", record["gflops"]
+        detail = f"GFLOP/s: {rates['ntkfast']:.0f}, {rates['torch.mm']:.0f}"
+        yield f"{width}x{n} {dtype}", record, [Row(what, 1.3, record["over_mm"], "×", True, detail)]
+    cells = [bench_contraction.regret(*cell) for cell in bench_contraction.grid()]
+    worst = max(cells, key=lambda cell: cell["regret"])
+    detail = f"of {len(cells)} cells; worst: " + ", ".join(f"{k} {v}" for k, v in worst["size"].items())
+    yield "regret", {"cells": cells}, [Row("regret of the cost model", 1.25, worst["regret"], "×", False, detail)]
+
+
+def operator() -> Iterator[Found]:
+    for width, n in bench_operator.SIZES:
+        record = bench_operator.compare(width, n)
+        detail = _times(record, "ntkfast", "torch.func", "dense product")
+        what = f"K @ v, width {width}, N = {n}, against torch.func"
+        yield f"{width}x{n}", record, [Row(what, 1, ratio(record, "torch.func"), "×", True, detail)]
 
 
 def step() -> Iterator[Found]:
@@ -137,7 +166,7 @@ def agreement() -> Iterator[Found]:
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Found]]] = {
-    f.__name__: f for f in (agreement, trace, roofline, gram, step, memory)
+    f.__name__: f for f in (agreement, trace, roofline, gram, contraction, operator, step, memory)
 }
 
 

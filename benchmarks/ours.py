@@ -99,3 +99,40 @@ def product(a: Tensor, b: Tensor) -> Callable[[], Tensor]:
         return out
 
     return multiply
+
+
+@cache
+def laplacian(channels: int):
+    """A residual with so many channels and the number of its inputs: the value, or a Laplacian in C − 2 dimensions."""
+    import ntkfast as ntk
+
+    if channels == 1:
+        return ntk.value, 2
+    names = tuple(f"x{k}" for k in range(channels - 2))
+    return ntk.residual(*names)(lambda u: u.laplacian(*names)), len(names)
+
+
+def contraction(net: nn.Module, points: Tensor, residual, method: str) -> tuple[Callable[[], Tensor], int]:
+    """A call of the Gram of stored factors by one path, into reused memory; and the structured path's flops."""
+    import ntkfast as ntk
+    from ntkfast.contraction import contract, paths
+
+    snapshot = ntk.factors(net, points, residual)._snapshot
+    n, widths = snapshot.groups.residual_rows, snapshot.chain.widths
+    out = points.new_empty(n, n)
+    chosen = paths(snapshot.chain, snapshot.groups, None, method)
+    channels = snapshot.groups.cotangent_rows // max(n, 1)
+    flops = sum(n * n * channels * channels * (a + b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def call() -> Tensor:
+        contract(snapshot, snapshot, out, chosen)
+        return out
+
+    return call, flops
+
+
+def operator(net: nn.Module, points: Tensor):
+    """K of the wave residual as an operator."""
+    import ntkfast as ntk
+
+    return ntk.NTKOperator(net, points, residuals()["r"])

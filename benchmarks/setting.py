@@ -10,10 +10,12 @@ STEP_ROWS = {"u": 300, "ut": 100, "r": 300}
 THREADS = 2
 
 
-def network(width: int, hidden: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Sequential:
+def network(
+    width: int, hidden: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0, inputs: int = 2
+) -> nn.Sequential:
     """A plain ``nn.Sequential`` with Glorot normal weights and small biases, so that no term is zero by chance."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = [2, *[width] * hidden, 1]
+    sizes = [inputs, *[width] * hidden, 1]
     layers: list[nn.Module] = []
     for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
         linear = nn.Linear(fan_in, fan_out, dtype=torch.float64)
@@ -24,10 +26,10 @@ def network(width: int, hidden: int = 3, dtype: torch.dtype = torch.float32, see
     return nn.Sequential(*layers[:-1]).to(dtype)
 
 
-def points(n: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
-    """Uniform points of the unit square, (n, 2)."""
+def points(n: int, dtype: torch.dtype = torch.float32, seed: int = 1, columns: int = 2) -> Tensor:
+    """Uniform points of the unit cube, (n, columns)."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(n, 2, dtype=torch.float64, generator=generator).to(dtype)
+    return torch.rand(n, columns, dtype=torch.float64, generator=generator).to(dtype)
 
 
 def step_points(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ def _time(seconds: float) -> str:
 
 def _size(size: dict) -> str:
     rows = f"N = {size['n']}" if "n" in size else " + ".join(str(v) for k, v in size.items() if k != "width") + " rows"
-    return f"width {size['width']}, {rows}"
+    kind = ", float64" if size.get("dtype") == "float64" else ""
+    return f"width {size['width']}, {rows}{kind}"
 
 
 def _times(ratio: float) -> str:
@@ -54,8 +55,8 @@ def speed_table(content: dict) -> str:
 def _footer(content: dict) -> str:
     machine, measurements = content["machine"], content["measurements"]
     text = (
-        f"Medians of one run, float32, wave residual, tanh, 3 hidden layers, {machine['threads']} threads of "
-        f"{machine['processor']}, torch {machine['torch']}."
+        "Medians of one run, float32 unless said otherwise, wave residual, tanh, 3 hidden layers, "
+        f"{machine['threads']} threads of {machine['processor']}, torch {machine['torch']}."
     )
     if "peak" in measurements.get("memory", {}):
         peaks = measurements["memory"]["peak"]["peak_bytes"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.func import grad, jvp, vjp, vmap
 
 Parameters = tuple[Tensor, ...]
 MODES = ("forward-over-reverse", "forward-over-forward")
@@ -115,6 +115,20 @@ def gram_einsum(net: nn.Sequential, points: Tensor, residual: Residual = wave, m
     """K by Jacobian contraction as it is usually written: the whole Jacobian at once, one einsum per parameter."""
     rows = [j.flatten(1) for j in jacobian(parameters_of(net), points, residual, mode)]
     return torch.stack([torch.einsum("np,mp->nm", j, j) for j in rows]).sum(0)
+
+
+def operator(net: nn.Sequential, points: Tensor, mode: str = MODES[0]) -> Callable[[Tensor], Tensor]:
+    """v ↦ J (Jᵀ v): one vjp and one jvp of all rows."""
+    parameters = parameters_of(net)
+
+    def rows(p: Parameters) -> Tensor:
+        return vmap(lambda x: wave(p, x, mode))(points)
+
+    def apply(v: Tensor) -> Tensor:
+        (pulled,) = vjp(rows, parameters)[1](v)
+        return jvp(rows, (parameters,), (pulled,))[1]
+
+    return apply
 
 
 def candidates(kernel: Callable[..., Tensor], net: nn.Sequential, points: Tensor) -> dict[str, Callable[[], Tensor]]:
