@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor
 
 from . import _ops
 from .chain import Chain
-from .cost import gram_path
+from .cost import gram_paths
 from .snapshot import Snapshot
 from .sweep import GroupArgs
 
@@ -23,8 +21,7 @@ def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[
     n, m = x.residual_rows, None if y is None else y.residual_rows
     channels = max(1, round(x.cotangent_rows / max(n, 1)))
     others = channels if y is None else max(1, round(y.cotangent_rows / max(y.residual_rows, 1)))
-    sizes = pairwise(chain.widths)
-    return [int(gram_path(n_in, n_out, channels, n, m, others) == "explicit") for n_in, n_out in sizes]
+    return [int(path == "explicit") for path in gram_paths(chain.widths, channels, n, m, others)]
 
 
 def contract(

@@ -14,36 +14,55 @@ A symmetric gram computes one triangle, which halves what is quadratic in n, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 GramPath = Literal["structured", "explicit"]
 
+_HADAMARD, _FORM, _SECOND_PASS = 12, 4, 24  # multiply–adds that would take as long, on AVX-512 and AVX2
 
-def gram_path(n_in: int, n_out: int, channels: int, n: int, m: int | None = None, other: int | None = None) -> GramPath:
-    """Return the cheaper way to a layer's part of the gram.
 
-    For many rows that is structured where C² < n_in n_out/(n_in + n_out).
+def gram_paths(
+    widths: Sequence[int], channels: int, n: int, m: int | None = None, other: int | None = None
+) -> tuple[GramPath, ...]:
+    """Return the cheapest way to a gram, layer by layer.
+
+    In time of multiply–adds an entry of K, with what the native core was measured to spend beside them:
+
+        structured layer    C C' (n_in + n_out + 12)           two tile products and a Hadamard product each
+        explicit layer      n_out (n_in + 1) + 4 (C/m + C'/n) n_out (n_in + 1)         the product, and forming J
+        both kinds          24 once: a second pass over K
 
     Args:
-        n_in: input features of the layer.
-        n_out: output features of the layer.
+        widths: the sizes (d, w₁, …, o).
         channels: C, channels per row.
         n: rows.
         m: rows of the other side; None for a symmetric gram.
         other: C', channels of the other side; C if None.
 
     Returns:
-        "structured" (products of small Grams) or "explicit" (the layer's Jacobian, then its product); structured if
-        equal.
+        "structured" (products of small Grams) or "explicit" (the layer's Jacobian, then its product) for each layer.
 
     Example:
-        >>> from ntkfast.cost import gram_path
-        >>> gram_path(500, 500, channels=4, n=300), gram_path(2, 500, channels=4, n=300)
-        ('structured', 'explicit')
+        >>> from ntkfast.cost import gram_paths
+        >>> gram_paths((2, 500, 500, 1), channels=4, n=300)
+        ('explicit', 'structured', 'explicit')
     """
-    structured = gram_cost("structured", n_in, n_out, channels, n, m, other)
-    explicit = gram_cost("explicit", n_in, n_out, channels, n, m, other)
-    return "structured" if structured <= explicit else "explicit"
+    if n == 0 or m == 0:
+        return ("structured",) * (len(widths) - 1)
+    other = channels if other is None else other
+    structured, explicit = [], []
+    for n_in, n_out in pairwise(widths):
+        columns = n_out * (n_in + 1)
+        forming = 2 * channels / n if m is None else channels / m + other / n
+        structured.append(channels * other * (n_in + n_out + _HADAMARD))
+        explicit.append(columns * (1 + _FORM * forming))
+    mixed: list[GramPath] = ["structured" if a <= b else "explicit" for a, b in zip(structured, explicit, strict=True)]
+    best = sum(map(min, structured, explicit)) + _SECOND_PASS
+    if sum(structured) <= min(best, sum(explicit)):
+        return ("structured",) * len(mixed)
+    return ("explicit",) * len(mixed) if sum(explicit) <= best else tuple(mixed)
 
 
 def gram_cost(

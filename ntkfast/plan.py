@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .chain import Chain, chain_of, check_order, select
-from .cost import GramPath, factor_entries, gram_cost, gram_path, sweep_cost, trace_cost
+from .cost import GramPath, factor_entries, gram_cost, gram_paths, sweep_cost, trace_cost
 from .networks import ACTIVATIONS
 from .recording import record
 
@@ -138,12 +138,12 @@ def _planned(chain: Chain, names: tuple[str, ...], channels: tuple[int, ...], sw
     layers = []
     entries, trained_numbers = 0, 0
     rows, size = n * len(channels), chain.layers[0].weight.element_size()
-    for layer, (weight, bias) in zip(chain.layers, select(chain), strict=True):
+    paths = gram_paths(chain.widths, -(-sum(channels) // max(len(channels), 1)), rows)
+    for layer, path, (weight, bias) in zip(chain.layers, paths, select(chain), strict=True):
         n_out, n_in = layer.weight.shape
         entries += sum(factor_entries(n_in, n_out, c, n) for c in channels)
         trained_numbers += weight * n_in * n_out + bias * n_out
         trained = ", ".join(name for name, used in (("weight", weight), ("bias", bias)) if used) or "frozen"
-        path = gram_path(n_in, n_out, -(-sum(channels) // max(len(channels), 1)), rows)
         layers.append(
             LayerPlan(
                 name=layer.name or "(identity)",
