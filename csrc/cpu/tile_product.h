@@ -1,7 +1,6 @@
 // The register-blocked matrix product on which every sweep and contraction stands.
 //
-//   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: `count` rows, B: one packed panel of kPanel<T> columns, C: count ×
-//   kPanel<T>
+//   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: `count` rows;  B: one packed panel of kPanel<T> columns
 //
 // A panel is two vectors wide; up to kTileRows rows of accumulators stay in registers. The sum over k runs in order,
 // one accumulator an element, so that a result does not depend on how rows are cut into tiles.

@@ -111,7 +111,9 @@ template <class T>
 void run(const Call& call) {
   const core::ActivationJet<T> jet = jet_of<T>(call);
   if (call.z.is_cpu()) {
-    return call.g == nullptr ? activation_forward(jet, torch_parallel()) : activation_backward(jet, torch_parallel());
+    const double operations = 20.0 * static_cast<double>(call.z.numel());
+    return call.g == nullptr ? activation_forward(jet, torch_parallel(operations))
+                             : activation_backward(jet, torch_parallel(operations));
   }
 #ifdef NTKFAST_CUDA
   on_current_stream(call.z, call.op, [&](void* stream) {

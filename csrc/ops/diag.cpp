@@ -21,7 +21,7 @@ void diag_cpu(Tensors parameters, Ints activations, Floats constants, Tensors po
                     args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
     args.sweep.diag = data_of<double>(out);
     args.sweep.tile_rows = tile_rows;
-    ntkfast::diag(args.sweep, torch_parallel());
+    ntkfast::diag(args.sweep, torch_parallel(2 * product_operations(args.sweep, args.sweep.rows)));
   });
 }
 

@@ -19,7 +19,8 @@ void factor_diag_cpu(Tensors parameters, Ints activations, Floats constants, Int
     STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
                     args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
     args.sweep.diag = data_of<double>(out);
-    ntkfast::factor_diag(args.sweep, torch_parallel());
+    ntkfast::factor_diag(
+        args.sweep, torch_parallel(stack_features(args.sweep) * 10.0 * static_cast<double>(args.sweep.cotangent_rows)));
   });
 }
 

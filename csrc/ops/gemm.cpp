@@ -20,7 +20,7 @@ void gemm_cpu(Tensor a, Tensor b, Tensor out) {
                     a.size(0), ", ", b.size(1), "), got ", shape_text(out));
     ntkfast::gemm(Gemm<T>{a.size(0), b.size(1), a.size(1), static_cast<const T*>(a.const_data_ptr()),
                           static_cast<const T*>(b.const_data_ptr()), data_of<T>(out)},
-                  torch_parallel());
+                  torch_parallel(2.0 * static_cast<double>(a.size(0)) * static_cast<double>(b.numel())));
   });
 }
 

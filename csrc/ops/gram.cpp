@@ -30,8 +30,11 @@ void gram_cpu(Tensors parameters, Ints activations, Floats constants, Ints group
                     activations.size(), " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk);
     const auto paths = std::make_unique<bool[]>(use_explicit.size());
     for (std::size_t l = 0; l < use_explicit.size(); ++l) paths[l] = use_explicit[l] != 0;
+    const double operations = 2.0 * static_cast<double>(x.sweep.cotangent_rows) *
+                              static_cast<double>(y.sweep.cotangent_rows) * stack_features(x.sweep);
     if (rows > 0 && columns > 0)
-      ntkfast::gram(Gram<T>{x.sweep, y.sweep, symmetric, paths.get(), chunk, data_of<T>(out)}, torch_parallel());
+      ntkfast::gram(Gram<T>{x.sweep, y.sweep, symmetric, paths.get(), chunk, data_of<T>(out)},
+                    torch_parallel(operations));
   });
 }
 

@@ -17,7 +17,7 @@ void jet_backward_cpu(Tensors parameters, Ints activations, Floats constants, Te
     args.set_seeds(seeds);
     args.set_stash(Z);
     args.set_cotangents(D);
-    ntkfast::jet_backward(args.sweep, torch_parallel());
+    ntkfast::jet_backward(args.sweep, torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
   });
 }
 

@@ -23,7 +23,7 @@ void jet_forward_cpu(Tensors parameters, Ints activations, Floats constants, Ten
       args.set_inputs(A);
       args.set_stash(Z);
     }
-    ntkfast::jet_forward(args.sweep, torch_parallel());
+    ntkfast::jet_forward(args.sweep, torch_parallel(product_operations(args.sweep, args.sweep.rows)));
   });
 }
 

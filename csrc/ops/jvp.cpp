@@ -29,7 +29,8 @@ void jvp_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups
       (i % 2 ? bias : weight)
           .push_back(tangents[i].numel() ? static_cast<const T*>(tangents[i].const_data_ptr()) : nullptr);
     }
-    ntkfast::jvp(Jvp<T>{args.sweep, weight.data(), bias.data(), data_of<double>(out)}, torch_parallel());
+    ntkfast::jvp(Jvp<T>{args.sweep, weight.data(), bias.data(), data_of<double>(out)},
+                 torch_parallel(product_operations(args.sweep, args.sweep.rows)));
   });
 }
 

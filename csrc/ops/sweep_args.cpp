@@ -1,9 +1,16 @@
 #include "sweep_args.h"
 
+#include <algorithm>
+
 namespace ntkfast {
 
-Parallel torch_parallel() {
-  return {static_cast<int>(torch::stable::get_num_threads()), [](int threads, void (*body)(void*, int), void* context) {
+Parallel torch_parallel(double operations) {
+  // Some ten microseconds of work for each thread: to wake one costs that much, and far more on a busy machine.
+  constexpr double kGrain = 2e6;
+  const double most = static_cast<double>(torch::stable::get_num_threads());
+  const int slots = static_cast<int>(std::max(1.0, std::min(most, operations / kGrain)));
+  return {slots, [](int threads, void (*body)(void*, int), void* context) {
+            if (threads == 1) return body(context, 0);
             torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
               for (int64_t slot = begin; slot < end; ++slot) body(context, static_cast<int>(slot));
             });

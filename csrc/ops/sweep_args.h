@@ -2,9 +2,10 @@
 //
 //   parameters   W_0, b_0, W_1, b_1, …; an empty tensor where a layer has no bias
 //   activations  one code of core::Activation a layer
-//   constants    six numbers a layer: weight scale, bias scale, the same two for θ in the Jacobian (else 0), β,
-//   threshold points       per group (n, d);  beta (1|n, F+M, d);  omega (1|n, M, F) groups       per group: n, F, M,
-//   k, selected (0|1), then per component: directions, collapsed, their indices in that order
+//   constants    six numbers a layer: weight scale, bias scale, the same two for θ in the Jacobian (else 0), β, threshold
+//   points       per group (n, d)
+//   beta, omega  per group (1|n, F+M, d) and (1|n, M, F)
+//   groups       per group: n, F, M, k, selected (0|1), then per component: directions, collapsed, their indices
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -24,8 +25,8 @@ using Tensors = std::vector<Tensor>;
 using Ints = std::vector<int64_t>;
 using Floats = std::vector<double>;
 
-// Slots on torch's own threads.
-Parallel torch_parallel();
+// Slots on torch's own threads, no more than so many operations are worth.
+Parallel torch_parallel(double operations);
 
 template <class T>
 constexpr ScalarType dtype_of() {
@@ -80,6 +81,23 @@ class SweepArgs {
   std::vector<int> channels_;
   std::vector<T*> A_, Z_, D_;
 };
+
+// Floating point operations of the products of so many stack rows with all weights, and of packing these.
+template <class T>
+double product_operations(const Sweep<T>& sweep, int64_t rows) {
+  double entries = 0;
+  for (int l = 0; l < sweep.layers; ++l)
+    entries += static_cast<double>(sweep.layer[l].n_in) * static_cast<double>(sweep.layer[l].n_out);
+  return (2.0 * static_cast<double>(rows) + 4.0) * entries;
+}
+
+// Features of all stacks, Σ (n_in + n_out).
+template <class T>
+double stack_features(const Sweep<T>& sweep) {
+  double features = 0;
+  for (int l = 0; l < sweep.layers; ++l) features += static_cast<double>(sweep.layer[l].n_in + sweep.layer[l].n_out);
+  return features;
+}
 
 // Whether an activation follows layer l: the last layer usually has none, and then needs no stash.
 template <class T>

@@ -29,7 +29,7 @@ void vjp_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups
       (i % 2 ? bias : weight).push_back(grads[i].numel() ? data_of<T>(grads[i]) : nullptr);
     }
     ntkfast::vjp(Vjp<T>{args.sweep, static_cast<const T*>(x.const_data_ptr()), weight.data(), bias.data()},
-                 torch_parallel());
+                 torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
   });
 }
 
