@@ -95,7 +95,7 @@ class Factors:
         return self._reduced(lambda layers: layers.sum(1), per_block)
 
     def _reduced(self, reduce: Any, per_block: bool) -> Any:
-        snapshot = self._snapshot
+        snapshot = self._snapshot.check()
         parts = {
             name: by_block(
                 snapshot.chain, snapshot.args, reduce(snapshot.layer_diag()[:, rows]), per_block, snapshot.chain.dtype
@@ -107,7 +107,7 @@ class Factors:
     def gram(self, other: Factors | None = None) -> Tensor:
         """K = J J'ᵀ, (N, M), against other factors of the same network or against these: then exactly symmetric."""
         g = self if other is None else other
-        a, b = self._snapshot, g._snapshot
+        a, b = self._snapshot.check(), g._snapshot.check()
         if a.chain.widths != b.chain.widths or list(self.parameters()) != list(g.parameters()):
             raise ValueError(
                 "gram: expected factors of one network and the same parameters, "
@@ -136,7 +136,7 @@ class Factors:
         Cost:
             2 N C Σ n_in n_out flops.
         """
-        snapshot = self._snapshot
+        snapshot = self._snapshot.check()
         x = self._check_rows(x)
         like = snapshot.args.parameters[0]
         parameters = self.parameters()
@@ -162,7 +162,7 @@ class Factors:
             ValueError: an unknown name or a shape, dtype that differs from the parameter's.
             TypeError: v is no dict of tensors.
         """
-        snapshot = self._snapshot
+        snapshot = self._snapshot.check()
         parameters = self.parameters()
         for name, tangent in check_mapping("jvp", v).items():
             if name not in parameters:
@@ -195,7 +195,7 @@ class Factors:
         }
 
     def _stacks(self, i: int) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
-        A, D = layer_stacks(self._snapshot, i)
+        A, D = layer_stacks(self._snapshot.check(), i)
         if not self._lone:
             return A, D
         inputs, cotangents = group_stacks(self._snapshot, i, self.names[0])
@@ -207,7 +207,7 @@ class Factors:
         Cost:
             N · P numbers of memory: exactly what everything else here avoids.
         """
-        snapshot = self._snapshot
+        snapshot = self._snapshot.check()
         return torch.cat([group_jacobian(snapshot, name) for name in self.names], 0)
 
     def _check_rows(self, x: Tensor) -> Tensor:

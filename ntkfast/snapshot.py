@@ -18,6 +18,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self.sweeps = 0  # made with these buffers: a snapshot is that of the newest one, or gone
 
     def take(self, name: str, count: int, like: Tensor) -> Tensor:
         """A flat tensor of `count` elements, dtype and device as `like`; its content is arbitrary."""
@@ -54,7 +55,22 @@ class Snapshot:
     values: Tensor  # (N,), residual rows
     A: Tensor  # flat stacks
     D: Tensor
+    workspace: Workspace  # that A and D belong to
+    sweep: int  # its count when they were made
     cache: dict[str, Tensor] = field(default_factory=dict)
+
+    def check(self) -> Snapshot:
+        """This snapshot, unless a later sweep has overwritten it.
+
+        Raises:
+            ValueError: it has.
+        """
+        if self.workspace.sweeps != self.sweep:
+            raise ValueError(
+                "expected factors whose buffers are still theirs, got some that a later sweep with the same workspace "
+                "has overwritten"
+            )
+        return self
 
     def layer_diag(self) -> Tensor:
         """The diagonal by layers, (layers, N) in float64, computed once."""
@@ -70,12 +86,13 @@ def sweep(
 ) -> Snapshot:
     """Both sweeps: output channels, rows and seeds, cotangents. Where seeds are given, rows are not asked for."""
     like, widths = args.parameters[0], chain.widths
+    workspace.sweeps += 1
     out = workspace.take("out", groups.rows * chain.out_features, like)
     A = workspace.take("A", groups.rows * sum(widths[:-1]), like)
     Z = workspace.take("Z", stash_size(chain, groups.rows), like)
     D = workspace.take("D", groups.cotangent_rows * sum(widths[1:]), like)
     if groups.rows == 0:
-        return Snapshot(chain, args, groups, like.new_empty(0), A, D)
+        return Snapshot(chain, args, groups, like.new_empty(0), A, D, workspace, workspace.sweeps)
     _ops.jet_forward(args, groups, out, A, Z)
     values = [like.new_empty(0)]
     if seeds is None:
@@ -85,7 +102,7 @@ def sweep(
             values.append(rows.reshape(-1))
             seeds += own
     _ops.jet_backward(args, groups, seeds, Z, D)
-    return Snapshot(chain, args, groups, torch.cat(values), A, D)
+    return Snapshot(chain, args, groups, torch.cat(values), A, D, workspace, workspace.sweeps)
 
 
 def layer_stacks(snapshot: Snapshot, i: int) -> tuple[Tensor, Tensor]:

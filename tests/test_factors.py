@@ -316,3 +316,16 @@ def test_the_network_is_left_as_it_was():
     f.gram(), f.vjp(torch.ones(len(x), dtype=torch.float64))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_factors_whose_buffers_were_used_again_say_so():
+    net, x = TANH.net(), TANH.points()
+    workspace = ntk.Workspace()
+    old = ntk.factors(net, x, wave, workspace=workspace)
+    rows, traced = old.rows, old.trace()
+    new = ntk.factors(net, 2 * x, wave, workspace=workspace)
+    assert not torch.equal(new.trace(), traced)
+    acts = [old.trace, old.diag, old.gram, old.jacobian, lambda: old.blocks, lambda: old.vjp(rows.detach())]
+    for act in [*acts, lambda: old.jvp({}), lambda: new.gram(old), rows.sum().backward]:
+        with pytest.raises(ValueError, match="expected factors whose buffers are still theirs"):
+            act()
