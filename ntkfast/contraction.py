@@ -19,8 +19,8 @@ def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[
     if method != "auto":
         return [int(method == "explicit")] * len(chain.layers)
     n, m = x.residual_rows, None if y is None else y.residual_rows
-    channels = max(1, round(x.cotangent_rows / max(n, 1)))
-    others = channels if y is None else max(1, round(y.cotangent_rows / max(y.residual_rows, 1)))
+    channels = -(-x.cotangent_rows // max(n, 1))
+    others = channels if y is None else -(-y.cotangent_rows // max(y.residual_rows, 1))
     return [int(path == "explicit") for path in gram_paths(chain.widths, channels, n, m, others)]
 
 

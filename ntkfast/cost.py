@@ -20,7 +20,7 @@ from typing import Literal
 
 GramPath = Literal["structured", "explicit"]
 
-_HADAMARD, _FORM, _SECOND_PASS = 12, 4, 24  # multiply–adds that would take as long, on AVX-512 and AVX2
+_HADAMARD, _FORM, _SECOND_PASS = 12, 8, 24  # multiply–adds that would take as long, on AVX-512 and AVX2
 
 
 def gram_paths(
@@ -31,7 +31,7 @@ def gram_paths(
     In time of multiply–adds an entry of K, with what the native core was measured to spend beside them:
 
         structured layer    C C' (n_in + n_out + 12)           two tile products and a Hadamard product each
-        explicit layer      n_out (n_in + 1) + 4 (C/m + C'/n) n_out (n_in + 1)         the product, and forming J
+        explicit layer      n_out (n_in + 1) + 8 (C/m + C'/n) n_out (n_in + 1)         the product, and forming J
         both kinds          24 once: a second pass over K
 
     Args:

@@ -145,6 +145,7 @@ class Factors:
             grads = {n: torch.empty_like(p, memory_format=plain) for n, p in parameters.items()}
         else:
             grads = check_mapping("out", out)
+            _check_gradients(grads, parameters)
         nothing = like.new_empty(0)
         targets = []
         for layer in snapshot.chain.layers:
@@ -208,7 +209,8 @@ class Factors:
             N · P numbers of memory: exactly what everything else here avoids.
         """
         snapshot = self._snapshot.check()
-        return torch.cat([group_jacobian(snapshot, name) for name in self.names], 0)
+        rows = [group_jacobian(snapshot, name) for name in self.names]
+        return torch.cat(rows, 0) if rows else snapshot.values.new_empty(self.shape)
 
     def _check_rows(self, x: Tensor) -> Tensor:
         like = self._snapshot.values
@@ -293,3 +295,15 @@ def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
     if not isinstance(given, Mapping):
         raise TypeError(f"{where}: expected a dict of tensors by parameter name, got {type(given).__name__}")
     return given
+
+
+def _check_gradients(out: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    for name, p in parameters.items():
+        given = out.get(name)
+        if not isinstance(given, Tensor):
+            raise ValueError(f"vjp: expected a tensor for {name!r} in out, got {type(given).__name__}")
+        if given.shape != p.shape or given.dtype != p.dtype or given.device != p.device or not given.is_contiguous():
+            raise ValueError(
+                f"vjp: expected out contiguous, {tuple(p.shape)} in {p.dtype} on {p.device} for {name!r}, "
+                f"got {tuple(given.shape)} in {given.dtype} on {given.device}, strides {given.stride()}"
+            )

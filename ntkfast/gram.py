@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -107,7 +107,7 @@ def _cast(net: nn.Module, groups: dict[str, Any], y: Any, dtype: torch.dtype) ->
         return where.to(dtype=dtype) if hasattr(where, "to") else where
 
     def cast(side: Any) -> Any:
-        return {k: (points(p), r) for k, (p, r) in side.items()} if isinstance(side, dict) else points(side)
+        return {k: (points(p), r) for k, (p, r) in side.items()} if isinstance(side, Mapping) else points(side)
 
     return copy.deepcopy(net).to(dtype), cast(groups), None if y is None else cast(y)
 
@@ -115,7 +115,7 @@ def _cast(net: nn.Module, groups: dict[str, Any], y: Any, dtype: torch.dtype) ->
 def _other_groups(
     groups: dict[str, Any], several: bool, residual: Residual, y: Any, residual_y: Residual | None
 ) -> Any:
-    if several and (residual_y is not None or not isinstance(y, dict)):
+    if several and (residual_y is not None or not isinstance(y, Mapping)):
         raise ValueError("gram: expected y to be a dict of groups, as x is, and no residual_y")
     if y is None:
         y = groups[""][0]
@@ -149,8 +149,8 @@ def _assemble(
         f = sweep(chain, args, x, scratch("x", sizes[0]))
         contract(f, f if y is None else sweep(chain, args, y, scratch("y", sizes[1])), K, chosen, budget)
         return K
-    left = _pieces(chain, args, x, (budget or _FACTOR_BYTES) // 2)
-    right = left if y is None else _pieces(chain, args, y, (budget or _FACTOR_BYTES) // 2)
+    left = _pieces(chain, args, x, budget or _FACTOR_BYTES)
+    right = left if y is None else _pieces(chain, args, y, budget or _FACTOR_BYTES)
     for i, (row, piece, seeds) in enumerate(left):
         f = sweep(chain, args, piece, Workspace(), seeds)
         for j, (column, other, other_seeds) in enumerate(right):
@@ -174,13 +174,11 @@ def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
 
 
 def _pieces(chain: Chain, args: ChainArgs, groups: GroupArgs, budget: int) -> list[tuple[int, GroupArgs, list[Tensor]]]:
-    """Cut groups into pieces whose factors fit the budget, with the first residual row and the seeds of each."""
+    """Cut groups into pieces that fit half of the budget, with the first residual row and the seeds of each."""
     each = max(factor_bytes(chain, lone(groups, i), 1) for i in range(len(groups.names)))
-    if each > budget:
-        raise ValueError(
-            f"memory: expected at least {4 * each} bytes for the factors of this network, got {2 * budget}"
-        )
-    return list(chunks(chain, args, groups, budget // each))
+    if 2 * each > budget:
+        raise ValueError(f"memory: expected at least {2 * each} bytes for the factors of this network, got {budget}")
+    return list(chunks(chain, args, groups, budget // (2 * each)))
 
 
 def _sum_components(K: Tensor, sides: tuple[GroupArgs, GroupArgs | None], out: Tensor | None) -> Tensor:

@@ -57,7 +57,6 @@ class Recording:
         self.n_components = len(self.names)
         self.n_outputs = n_outputs
         self.linear = not materialised
-        self._last: tuple[Tensor, int, Tensor, list[Tensor]] | None = None
 
     def rows(self, out: Tensor) -> Tensor:
         """The rows, differentiable in the outputs.
@@ -101,16 +100,18 @@ class Recording:
         return self.evaluate(out)[1]
 
     def evaluate(self, out: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Rows and seeds together, both without a graph, from one run; kept for the last outputs."""
+        """Rows and seeds together, both without a graph, from one run."""
         if self.linear:
             return self.rows(out.detach()), self.seeds()
-        counted = not out.is_inference()  # tensors of inference mode do not count their writes
-        if counted and self._last is not None and self._last[0] is out and self._last[1] == out._version:
-            return self._last[2], self._last[3]
         with torch.inference_mode(False), torch.enable_grad():
-            rows, seeds = self._evaluate(out.detach() if counted else out.clone())
-        self._last = (out, out._version, rows, seeds) if counted else None
-        return rows, seeds
+            return self._evaluate(out.clone() if out.is_inference() else out.detach())
+
+    def part(self, start: int, stop: int) -> Recording:
+        """The recording of the same residual on the points start … stop − 1 alone, from a run of its own."""
+        coefficients = self.residual.coefficients.items()
+        aligned = {name: c[start:stop] for name, c in coefficients if isinstance(c, Tensor) and c.ndim > 0}
+        columns = {name: column[start:stop] for name, column in self.columns.items()}
+        return _survey(self.residual.bind(**aligned), self.points[start:stop], columns)
 
     def _evaluate(self, out: Tensor) -> tuple[Tensor, list[Tensor]]:
         replay = self._replay(out, False)

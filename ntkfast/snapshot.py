@@ -122,10 +122,10 @@ def group_stacks(snapshot: Snapshot, i: int, name: str) -> tuple[Tensor, tuple[T
     groups = snapshot.groups
     for known, n, recording in zip(groups.names, groups.sizes, groups.recordings, strict=True):
         spec, parts = recording.spec, []
-        inputs = A[row : row + spec.n_channels * n].view(spec.n_channels, n, -1)
+        inputs = A[row : row + spec.n_channels * n].view(spec.n_channels, n, A.shape[1])
         for j in range(recording.n_components):
             channels = len(spec.channels(j))
-            parts.append(D[cotangent : cotangent + channels * n].view(channels, n, -1))
+            parts.append(D[cotangent : cotangent + channels * n].view(channels, n, D.shape[1]))
             cotangent += channels * n
         row += spec.n_channels * n
         if known == name:
@@ -137,14 +137,15 @@ def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:
     """The rows of J of one group, point-major."""
     groups = snapshot.groups
     recording = groups.recordings[groups.names.index(name)]
-    n, columns = groups.sizes[groups.names.index(name)], []
+    n = groups.sizes[groups.names.index(name)]
+    columns = [snapshot.values.new_empty(n * recording.n_components, 0)]
     for i in range(len(snapshot.chain.layers)):
         weight, bias = snapshot.args.active(i)
         A, parts = group_stacks(snapshot, i, name)
         scale, shift = snapshot.args.constants[6 * i + 2 : 6 * i + 4]
         if weight:
             J = [torch.einsum("cno,cni->noi", D, A[list(recording.spec.channels(j))]) for j, D in enumerate(parts)]
-            columns.append(scale * torch.stack(J, 1).reshape(n * len(parts), -1))
+            columns.append(scale * torch.stack(J, 1).flatten(2).flatten(0, 1))
         if bias and snapshot.chain.layers[i].bias is not None:
-            columns.append(shift * torch.stack([D[0] for D in parts], 1).reshape(n * len(parts), -1))
+            columns.append(shift * torch.stack([D[0] for D in parts], 1).flatten(0, 1))
     return torch.cat(columns, 1)

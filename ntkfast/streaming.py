@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,27 +56,30 @@ def chunks(
     chain: Chain, args: ChainArgs, groups: GroupArgs, at_once: int
 ) -> Iterator[tuple[int, GroupArgs, list[Tensor]]]:
     """Yield (first residual row, groups, seeds) for pieces of at most `at_once` points; one piece if all fit."""
-    seeds = [s for i in range(len(groups.names)) for s in known_seeds(chain, args, groups, i)]
     if sum(groups.sizes) <= at_once:
+        seeds = []
+        for i, recording in enumerate(groups.recordings):
+            seeds += recording.seeds() if recording.linear else known_seeds(chain, args, lone(groups, i))
         yield 0, groups, seeds
         return
-    row, first = 0, 0
+    row = 0
     for i, (n, recording) in enumerate(zip(groups.sizes, groups.recordings, strict=True)):
         group, k = lone(groups, i), recording.n_components
-        own = seeds[first : first + k]
+        whole = recording.seeds() if recording.linear else []
         for start in range(0, n, at_once):
             stop = min(start + at_once, n)
-            yield row + start * k, part_of(group, start, stop), [s[:, start:stop] for s in own]
-        row, first = row + n * k, first + k
+            piece = part_of(group, start, stop)
+            if recording.linear:
+                yield row + start * k, piece, [s[:, start:stop] for s in whole]
+            else:
+                alone = replace(piece, recordings=(recording.part(start, stop),))
+                yield row + start * k, piece, known_seeds(chain, args, alone)
+        row += n * k
 
 
-def known_seeds(chain: Chain, args: ChainArgs, groups: GroupArgs, i: int) -> list[Tensor]:
-    """Seeds of the i-th group; a residual that is not linear first needs the output channels, by a sweep of its own."""
-    recording = groups.recordings[i]
-    if recording.linear:
-        return recording.seeds()
-    group = lone(groups, i)
+def known_seeds(chain: Chain, args: ChainArgs, group: GroupArgs) -> list[Tensor]:
+    """Seeds of a lone group whose residual is not linear: it needs the output channels, by a sweep of its own."""
     out = empty(args.parameters[0], group.rows * chain.out_features)
     nothing = out.new_empty(0)
     _ops.jet_forward(args, group, out, nothing, nothing)
-    return recording.seeds(group.outputs(out, chain.out_features)[0])
+    return group.recordings[0].seeds(group.outputs(out, chain.out_features)[0])

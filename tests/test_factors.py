@@ -329,3 +329,48 @@ def test_factors_whose_buffers_were_used_again_say_so():
     for act in [*acts, lambda: old.jvp({}), lambda: new.gram(old), rows.sum().backward]:
         with pytest.raises(ValueError, match="expected factors whose buffers are still theirs"):
             act()
+
+
+def test_without_points_parameters_or_groups_there_is_still_a_jacobian(dtype: torch.dtype):
+    net, x = TANH.net(dtype), TANH.points(dtype)
+    assert ntk.factors(net, x[:0], wave).jacobian().shape == (0, 337)
+    assert ntk.factors(net, x[:0], wave).blocks["1"].A.shape == (4, 0, 2)
+    assert ntk.factors(net, {}).jacobian().shape == (0, 337)
+    frozen = copy.deepcopy(net).requires_grad_(False)
+    assert ntk.factors(frozen, x, wave).jacobian().shape == (len(x), 0)
+
+
+def test_given_gradients_must_fit():
+    net, x = TANH.net(), TANH.points()
+    f = ntk.factors(net, x, wave)
+    good = {name: torch.empty_like(p) for name, p in net.named_parameters()}
+    ones = torch.ones(len(x), dtype=torch.float64)
+    assert all(torch.equal(a, b) for a, b in zip(f.vjp(ones, out=good).values(), f.vjp(ones).values(), strict=True))
+    weight = good["3.weight"]
+    for wrong in (weight.T, weight[:5], weight.float(), weight.new_empty(0)):
+        with pytest.raises(ValueError, match="vjp: expected out contiguous, .* for '3.weight'"):
+            f.vjp(ones, out={**good, "3.weight": wrong})
+    with pytest.raises(ValueError, match="vjp: expected a tensor for '3.weight' in out, got NoneType"):
+        f.vjp(ones, out={name: g for name, g in good.items() if name != "3.weight"})
+
+
+def test_rows_of_a_forward_sweep_refuse_parameters_that_changed():
+    net, x = TANH.net(), TANH.points()
+    loss = wave(net, x).square().sum()
+    with torch.no_grad():
+        net[3].weight += 1.0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("wrt", ["*.bias", None])
+def test_a_row_that_overflows_leaves_the_others_alone(wrt):
+    """Inner products left behind by one tile must not reach another."""
+    net, x = TANH.net(torch.float32), uniform(3000, 2).float()
+    x[1234] = 1e30
+    sane = torch.ones(3000, dtype=torch.bool)
+    sane[1234] = False
+    burgers_rows = ntk.factors(net, x, burgers, wrt=wrt)
+    found = [burgers_rows.diag(), ntk.diag(net, x, burgers, wrt=wrt)]
+    for diag in found:
+        assert diag[sane].isfinite().all()

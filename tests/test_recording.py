@@ -286,7 +286,7 @@ def test_evaluation_follows_the_outputs():
     recording = record(residual_of("Burgers"), points_of(4), 1)
     out = torch.rand(3, 4, 1, dtype=torch.float64)
     before = recording.rows(out)
-    assert recording.rows(out) is before
+    assert torch.equal(recording.rows(out), before)
     out.mul_(2)
     assert not torch.equal(recording.rows(out), before)
     close(recording.rows(out), recording.rows(out.clone()))
@@ -386,3 +386,14 @@ def test_rows_and_seeds_refuse_wrong_outputs():
         recording.rows(torch.ones(2, 3, 1, dtype=torch.float64))
     with pytest.raises(ValueError, match="not linear, got None"):
         recording.seeds()
+
+
+def test_a_part_is_the_same_residual_on_some_of_the_points():
+    heat = residual("t", "x")(lambda u, at, kappa: u * u.d(t=1) - kappa * u.d(x=2) + at.nx)
+    x, out = points_of(9), torch.rand(3, 9, 1, dtype=torch.float64)
+    columns = {"nx": torch.rand(9, dtype=torch.float64)}
+    whole = record(heat.bind(kappa=torch.rand(9, dtype=torch.float64)), x, 1, columns)
+    part = whole.part(3, 7)
+    assert torch.equal(part.rows(out[:, 3:7]), whole.rows(out)[3:7])
+    for a, b in zip(part.seeds(out[:, 3:7]), whole.seeds(out), strict=True):
+        assert torch.equal(a, b[:, 3:7])

@@ -1,5 +1,8 @@
 """ntk.trace: tr K = Σ_i ‖∂r_i/∂θ‖², a plain sum."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from cases import Case, Problem, close, double, mlp, u_t, uniform, wave, wave_groups
@@ -125,3 +128,27 @@ def test_of_a_network_with_everything_frozen_is_zero_or_refused():
         assert "got" in str(error)
     else:
         assert float(trace) == 0.0
+
+
+MEASURE = """
+import resource, sys
+import torch, ntkfast as ntk
+torch.manual_seed(0)
+net = ntk.MLP([2, 40, 40, 1])
+burgers = ntk.residual("t", "x")(lambda u: u.d(t=1) + u * u.d(x=1) - 0.1 * u.d(x=2))
+wave = ntk.residual("t", "x")(lambda u: u.d(t=2) - 4.0 * u.d(x=2))
+residual = {"burgers": burgers, "wave": wave}[sys.argv[1]]
+x = torch.rand(400_000, 2)
+ntk.trace(net, x[:1000], residual)  # libraries and threads
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ntk.trace(net, x, residual, memory="4MB")
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+@pytest.mark.parametrize("residual", ["wave", "burgers"])
+def test_memory_stays_within_the_budget_for_any_number_of_points(tmp_path, residual):
+    """Resident memory of a process of its own, beyond the standardised copy of the points (here none)."""
+    done = subprocess.run([sys.executable, "-c", MEASURE, residual], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 6e6

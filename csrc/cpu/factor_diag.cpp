@@ -34,7 +34,6 @@ void factor_diag(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
   const int64_t size = tiling.max_points() * pairs_of(max_channels(sweep));
   const Buffer<T> memory(parallel.threads * 2 * size);
-  for (int64_t i = 0; i < parallel.threads * 2 * size; ++i) memory.get()[i] = T(0);
   for_each_task(parallel, tiling.tiles() * sweep.layers, [&](int64_t task, int slot) {
     const Tile<T> tile = tiling.tile(task / sweep.layers);
     T* products_of_slot = memory.get() + slot * 2 * size;

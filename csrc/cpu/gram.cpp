@@ -304,18 +304,20 @@ void explicit_layers(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int64
   }
 }
 
+// Copies the triangle that was computed to the other one, in square blocks, so that neither side leaves the cache line by
+// line. A task is a block of rows against all blocks before it, whatever parts they belong to.
 template <class T>
 void mirror(const Gram<T>& p, const Side<T>& x, const Parallel& parallel) {
-  for_each_task(parallel, x.parts, [&](int64_t task, int) {
-    const int part = static_cast<int>(task);
-    for (int64_t i = 0; i < x.group_of(part).n; ++i) {
-      const int64_t row = x.index(part, i);
-      for (int other = 0; other <= part; ++other)
-        for (int64_t j = 0; j < (other == part ? i : x.group_of(other).n); ++j) {
-          const int64_t column = x.index(other, j);
-          p.out[column * x.rows + row] = p.out[row * x.rows + column];
-        }
-    }
+  constexpr int64_t kBlock = 32;
+  const Buffer<int64_t> at(x.rows);  // position in K of every component-major row
+  for (int part = 0; part < x.parts; ++part)
+    for (int64_t i = 0; i < x.group_of(part).n; ++i) at.get()[x.row.get()[part] + i] = x.index(part, i);
+  for_each_task(parallel, ceil_div(x.rows, kBlock), [&](int64_t task, int) {
+    const int64_t begin = task * kBlock, end = begin + kBlock < x.rows ? begin + kBlock : x.rows;
+    for (int64_t other = 0; other < end; other += kBlock)
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t j = other; j < other + kBlock && j < i; ++j)
+          p.out[at.get()[j] * x.rows + at.get()[i]] = p.out[at.get()[i] * x.rows + at.get()[j]];
   });
 }
 

@@ -72,7 +72,7 @@ void contract_diag(const Layer<T>& layer, const Component& component, int64_t co
   const int d_pairs = pairs_of(component.channels);
   for (int64_t i = 0; i < count; ++i) {
     double total = 0;
-    for (int c = 0; c < component.channels; ++c)
+    for (int c = 0; c < (weight != 0 ? component.channels : 0); ++c)  // without the weight there are no products of A
       for (int e = 0; e <= c; ++e)
         total += (c == e ? 1.0 : 2.0) * d[i * d_pairs + pair(c, e)] *
                  a[i * a_pairs + pair(component.channel[c], component.channel[e])];

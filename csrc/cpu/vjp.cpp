@@ -21,12 +21,13 @@ constexpr int64_t kRowBlock = 128;
 constexpr int64_t kBand = 252;
 constexpr int64_t kNarrow = 4;
 
-// Row r of D belongs to stack row a[r] of A and has the factor x[r]; b[r] is that factor on value channels, else 0.
+// Row r of D belongs to stack row a[r] of A and has the factor x[r]; is_value marks the value channel, the bias's own.
 template <class T>
 struct RowMap {
   int64_t rows = 0;
   int64_t *d, *a;
-  T *x, *b;
+  T* x;
+  bool* is_value;
 };
 
 template <class T>
@@ -41,7 +42,7 @@ void fill_row_map(const Vjp<T>& p, RowMap<T>& map) {
           map.d[map.rows] = component.row + c * group.n + i;
           map.a[map.rows] = group.row + component.channel[c] * group.n + i;
           map.x[map.rows] = p.x[group.residual_row + i * group.components + j];
-          map.b[map.rows] = c == 0 ? map.x[map.rows] : T(0);
+          map.is_value[map.rows] = c == 0;
         }
     }
   }
@@ -158,9 +159,9 @@ void bias_gradient(const Vjp<T>& p, int l, const RowMap<T>& map) {
   T* to = p.bias[l];
   for (int64_t m = 0; m < layer.n_out; ++m) to[m] = T(0);
   for (int64_t r = 0; r < map.rows; ++r) {
-    if (map.b[r] == T(0)) continue;
+    if (!map.is_value[r]) continue;
     const T* row = p.sweep.D[l] + map.d[r] * layer.n_out;
-    const T x = map.b[r] * layer.bias_jacobian;
+    const T x = map.x[r] * layer.bias_jacobian;
     for (int64_t m = 0; m < layer.n_out; ++m) to[m] += x * row[m];
   }
 }
@@ -172,8 +173,9 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
   const Sweep<T>& sweep = p.sweep;
   const int L = sweep.layers;
   Buffer<int64_t> index(2 * sweep.cotangent_rows);
-  Buffer<T> factor(2 * sweep.cotangent_rows);
-  RowMap<T> map{0, index.get(), index.get() + sweep.cotangent_rows, factor.get(), factor.get() + sweep.cotangent_rows};
+  Buffer<T> factor(sweep.cotangent_rows);
+  Buffer<bool> is_value(sweep.cotangent_rows);
+  RowMap<T> map{0, index.get(), index.get() + sweep.cotangent_rows, factor.get(), is_value.get()};
   fill_row_map(p, map);
   Buffer<int64_t> start(L + 1), bands(L + 1);
   int64_t memory = 0;
