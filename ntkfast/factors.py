@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from . import _ops
 from .contraction import contract
@@ -83,7 +84,7 @@ class Factors:
         """The residual rows r(θ), (N,); differentiable in θ once (the backward is `vjp`, no second sweep)."""
         values = self._take(self._snapshot.values)
         if not torch.is_grad_enabled() or not self.parameters():
-            return values
+            return values.clone()
         return attach(values, self.parameters(), self.vjp)
 
     def diag(self, per_block: bool = False) -> Any:
@@ -113,6 +114,8 @@ class Factors:
                 "gram: expected factors of one network and the same parameters, "
                 f"got {self.shape[1]} and {g.shape[1]} of them"
             )
+        if a.args.jacobian_scales != b.args.jacobian_scales:
+            raise ValueError("gram: expected factors of one parameterization, got networks whose layers scale θ apart")
         out = a.values.new_empty(self.shape[0], g.shape[0])
         contract(a, b, out, specs=(self._spec, g._spec))
         return out
@@ -152,6 +155,8 @@ class Factors:
             for name in (layer.weight_name, layer.bias_name):
                 targets.append(grads[name] if name in parameters else nothing)
         _ops.vjp(snapshot.args, self._spec, snapshot.A, snapshot.D, x, targets)
+        if out is not None:
+            increment_version([grads[name] for name in parameters])
         return {name: grads[name] for name in parameters}
 
     def jvp(self, v: Mapping[str, Tensor]) -> Tensor:
@@ -281,13 +286,16 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
         nothing = like.new_empty(0)
         _ops.jet_forward(args, prepared, out, nothing, nothing)
     with torch.no_grad():
-        values = prepared.recordings[0].rows(prepared.outputs(out, chain.out_features)[0]).reshape(-1)
+        recording = prepared.recordings[0]
+        values = recording.rows(prepared.outputs(out, chain.out_features)[0]).reshape(-1)
     parameters = {n: p for n, p in chain.parameters().items() if p.requires_grad}
     if not torch.is_grad_enabled() or not parameters:
         return values
-    return attach_forward(
-        values, parameters, lambda x: Factors(sweep(chain, args, prepared, Workspace()), ("",), True).vjp(x)
-    )
+
+    def pull(x: Tensor) -> dict[str, Tensor]:
+        return Factors(sweep(chain, args, prepared, Workspace()), ("",), True).vjp(x)
+
+    return attach_forward(values, parameters, recording.given(), pull)
 
 
 def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
@@ -302,6 +310,8 @@ def _check_gradients(out: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
         given = out.get(name)
         if not isinstance(given, Tensor):
             raise ValueError(f"vjp: expected a tensor for {name!r} in out, got {type(given).__name__}")
+        if given.requires_grad:
+            raise ValueError(f"vjp: expected an out that requires no grad for {name!r}, got one that does")
         if given.shape != p.shape or given.dtype != p.dtype or given.device != p.device or not given.is_contiguous():
             raise ValueError(
                 f"vjp: expected out contiguous, {tuple(p.shape)} in {p.dtype} on {p.device} for {name!r}, "

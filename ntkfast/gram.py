@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from .chain import Chain
 from .contraction import METHODS, contract, paths
@@ -124,11 +125,12 @@ def _other_groups(
 
 def only_layer(args: ChainArgs, layer: int) -> ChainArgs:
     """The same chain with θ in the Jacobian for one layer only."""
-    constants = list(args.constants)
+    constants, selected = list(args.constants), [(False, False)] * len(args.activations)
+    selected[layer] = args.selected[layer]
     for i in range(len(args.activations)):
         if i != layer:
             constants[6 * i + 2] = constants[6 * i + 3] = 0.0
-    return ChainArgs(args.parameters, args.activations, constants)
+    return ChainArgs(args.parameters, args.activations, constants, tuple(selected))
 
 
 def _assemble(
@@ -166,10 +168,15 @@ def _assemble(
 
 
 def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"gram: expected a tensor as out, got {type(out).__name__}")
+    if out.requires_grad:
+        raise ValueError("gram: expected an out that requires no grad, got one that does")
     if tuple(out.shape) != shape or out.dtype != like.dtype or out.device != like.device or not out.is_contiguous():
         raise ValueError(
             f"gram: expected out contiguous, of shape {shape} in {like.dtype}, got {tuple(out.shape)} in {out.dtype}"
         )
+    increment_version(out)
     return out
 
 

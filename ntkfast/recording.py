@@ -106,6 +106,11 @@ class Recording:
         with torch.inference_mode(False), torch.enable_grad():
             return self._evaluate(out.clone() if out.is_inference() else out.detach())
 
+    def given(self) -> list[Tensor]:
+        """The caller's tensors that a run reads: points, columns, coefficients."""
+        coefficients = [c for c in self.residual.coefficients.values() if isinstance(c, Tensor)]
+        return [self.points, *self.columns.values(), *coefficients]
+
     def part(self, start: int, stop: int) -> Recording:
         """The recording of the same residual on the points start … stop − 1 alone, from a run of its own."""
         coefficients = self.residual.coefficients.items()

@@ -12,13 +12,13 @@ Vjp = Callable[[Tensor], dict[str, Tensor]]
 
 
 class _Rows(torch.autograd.Function):
-    """Rows whose backward is Jᵀx. The parameters are saved only where the backward still needs them (`keep`)."""
+    """Rows whose backward is Jᵀx. Where it sweeps again, what it reads then is watched for changes in place."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, vjp: Vjp, names: tuple[str, ...], keep: bool, *parameters: Tensor) -> Tensor:
-        ctx.vjp, ctx.names = vjp, names
-        if keep:
-            ctx.save_for_backward(*parameters)
+    def forward(ctx: Any, values: Tensor, vjp: Vjp, names: tuple[str, ...], watch: bool, *tensors: Tensor) -> Tensor:
+        ctx.vjp, ctx.names, ctx.others = vjp, names, len(tensors) - len(names)
+        if watch:
+            ctx.save_for_backward(*tensors)
         return values.clone()
 
     @staticmethod
@@ -27,9 +27,9 @@ class _Rows(torch.autograd.Function):
             raise RuntimeError(
                 "residual rows are differentiable in the parameters once: expected backward() without create_graph=True"
             )
-        _ = ctx.saved_tensors  # raises if a parameter was changed in place meanwhile
+        _ = ctx.saved_tensors  # raises if one was changed in place meanwhile
         found = ctx.vjp(grads[0])
-        return None, None, None, None, *(found[name] for name in ctx.names)
+        return None, None, None, None, *(found[name] for name in ctx.names), *[None] * ctx.others
 
 
 def attach(values: Tensor, parameters: dict[str, Tensor], vjp: Vjp) -> Tensor:
@@ -38,7 +38,8 @@ def attach(values: Tensor, parameters: dict[str, Tensor], vjp: Vjp) -> Tensor:
     return rows
 
 
-def attach_forward(values: Tensor, parameters: dict[str, Tensor], vjp: Vjp) -> Tensor:
-    """Rows of a forward sweep: the backward sweeps again, so θ must not have changed."""
-    rows: Tensor = _Rows.apply(values, vjp, tuple(parameters), True, *parameters.values())  # type: ignore[assignment]
+def attach_forward(values: Tensor, parameters: dict[str, Tensor], others: list[Tensor], vjp: Vjp) -> Tensor:
+    """Rows of a forward sweep: the backward sweeps again, so neither θ nor the other tensors may have changed."""
+    watched = (*parameters.values(), *others)
+    rows: Tensor = _Rows.apply(values, vjp, tuple(parameters), True, *watched)  # type: ignore[assignment]
     return rows

@@ -19,7 +19,7 @@ def by_block(chain: Chain, args: ChainArgs, layers: Tensor, per_block: bool, dty
     """Sum (layers, …) in float64 over layers, or name them; frozen layers and inserted identities are left out."""
     if not per_block:
         return layers.sum(0).to(dtype)
-    return {layer.name: layers[i].to(dtype) for i, layer in enumerate(chain.layers) if any(args.active(i))}
+    return {layer.name: layers[i].to(dtype, copy=True) for i, layer in enumerate(chain.layers) if any(args.active(i))}
 
 
 def streaming_diag(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None) -> Tensor:

@@ -28,10 +28,16 @@ class ChainArgs:
     parameters: list[Tensor]  # W_0, b_0, …; empty where there is no bias
     activations: list[int]
     constants: list[float]  # per layer: weight scale, bias scale, both again for θ in the Jacobian, β, threshold
+    selected: tuple[tuple[bool, bool], ...]  # per layer: whether weight and bias are in the Jacobian
 
     def active(self, layer: int) -> tuple[bool, bool]:
         """Whether the weight and the bias of a layer are in the Jacobian."""
-        return self.constants[6 * layer + 2] != 0.0, self.constants[6 * layer + 3] != 0.0
+        return self.selected[layer]
+
+    @property
+    def jacobian_scales(self) -> tuple[list[float], list[float]]:
+        """The factors of weights and of biases in the Jacobian, by layer."""
+        return self.constants[2::6], self.constants[3::6]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,8 @@ def chain_args(net: nn.Module, wrt: str | Sequence[str] | None = None) -> tuple[
     """Return the chain of a network and its native form."""
     chain = chain_of(net)
     parameters, activations, constants = [], [], []
-    for layer, (weight, bias) in zip(chain.layers, select(chain, wrt), strict=True):
+    selected = select(chain, wrt)
+    for layer, (weight, bias) in zip(chain.layers, selected, strict=True):
         w = layer.weight.detach()
         b = w.new_empty(0) if layer.bias is None else layer.bias.detach()
         parameters += [w.contiguous(), b.contiguous()]
@@ -127,7 +134,7 @@ def chain_args(net: nn.Module, wrt: str | Sequence[str] | None = None) -> tuple[
         constants += [layer.beta, layer.threshold]
     if chain.device.type != "cpu":
         raise ValueError(f"expected a network on the CPU, got {chain.device}: the sweeps have no CUDA version yet")
-    return chain, ChainArgs(parameters, activations, constants)
+    return chain, ChainArgs(parameters, activations, constants, selected)
 
 
 def group_args(chain: Chain, groups: Groups) -> GroupArgs:

@@ -4,7 +4,21 @@ import copy
 
 import pytest
 import torch
-from cases import CASES, Case, Problem, burgers, close, double, mlp, two_components, u_t, uniform, wave, wave_groups
+from cases import (
+    CASES,
+    Case,
+    Problem,
+    burgers,
+    close,
+    double,
+    heat,
+    mlp,
+    two_components,
+    u_t,
+    uniform,
+    wave,
+    wave_groups,
+)
 from torch import nn
 
 import ntkfast as ntk
@@ -374,3 +388,53 @@ def test_a_row_that_overflows_leaves_the_others_alone(wrt):
     found = [burgers_rows.diag(), ntk.diag(net, x, burgers, wrt=wrt)]
     for diag in found:
         assert diag[sane].isfinite().all()
+
+
+def test_rows_of_a_forward_sweep_refuse_points_and_coefficients_that_changed():
+    net, x = TANH.net(), TANH.points()
+    kappa = torch.tensor(0.3, dtype=torch.float64)
+    for changed in (x, kappa):
+        rows = heat.bind(kappa=kappa)(net, x)
+        changed.mul_(1.5)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            rows.sum().backward()
+
+
+def test_what_is_returned_is_the_callers_own():
+    f = ntk.factors(TANH.net(), TANH.points(), wave)
+    trace, rows = f.trace(), f.rows.detach().clone()
+    for block in f.diag(per_block=True).values():
+        block.zero_()
+    with torch.no_grad():
+        f.rows.mul_(2)
+    assert torch.equal(f.trace(), trace) and torch.equal(f.rows.detach(), rows)
+
+
+def test_factors_of_different_parameterizations_do_not_pair():
+    x = uniform(4)
+    plain = ntk.MLP([2, 8, 1], dtype=torch.float64)
+    scaled = ntk.MLP([2, 8, 1], parameterization="ntk", dtype=torch.float64)
+    with pytest.raises(ValueError, match="gram: expected factors of one parameterization"):
+        ntk.factors(plain, x).gram(ntk.factors(scaled, x))
+
+
+def test_a_scale_of_zero_is_no_frozen_parameter():
+    net, x = ntk.MLP([2, 8, 1], parameterization="ntk", w_std=0.0, dtype=torch.float64), uniform(4)
+    f = ntk.factors(net, x)
+    assert f.shape == (4, 33)
+    assert close(f.jacobian(), reference.jacobian(net, x), torch.float64)
+    assert list(f.vjp(torch.ones(4, dtype=torch.float64))) == [name for name, _ in net.named_parameters()]
+
+
+def test_outputs_tell_autograd_that_they_were_written():
+    net, x = TANH.net(), TANH.points()
+    out = torch.ones(len(x), len(x), dtype=torch.float64)
+    w = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    y = (w * out).sum()
+    ntk.gram(net, x, wave, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+    with pytest.raises(ValueError, match="expected an out that requires no grad"):
+        ntk.gram(net, x, wave, out=out.clone().requires_grad_())
+    with pytest.raises(TypeError, match="gram: expected a tensor as out, got list"):
+        ntk.gram(net, x, wave, out=[1])

@@ -312,3 +312,27 @@ def test_every_instruction_set_level_equals_the_reference(level: str, tmp_path: 
             K = J @ J.T
             for actual, exact in zip(results, [K.trace(), K.diagonal(), K, K, J.sum(0), J.sum(1)], strict=True):
                 assert close(actual, exact, dtype)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, ntk.Erf, nn.GELU, nn.Softplus])
+def test_infinite_products_stay_where_they_are(activation):
+    """Inner products of inputs may overflow where only biases are asked for; far out σ is flat, not NaN."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 8), activation(), nn.Linear(8, 1))
+    x = torch.rand(5, 2) * 1e25
+    exact = reference.trace(net, x, wrt="*.bias")
+    assert exact.isfinite()
+    for found in (ntk.trace(net, x, wrt="*.bias"), ntk.gram(net, x, wrt="*.bias", method="structured").trace()):
+        assert torch.isclose(found, exact, rtol=1e-5)
+
+
+def test_malformed_operator_calls_are_refused():
+    ops, e = torch.ops.ntkfast, torch.empty(0)
+    weights, constants = [torch.zeros(2, 2), e, torch.zeros(1, 2), e], [1.0, 1.0, 1.0, 1.0, 1.0, 20.0] * 2
+    points = (weights, [0, 0], constants, [torch.zeros(7, 2)], [torch.zeros(1, 0, 2)], [torch.zeros(1, 0, 0)])
+    with pytest.raises(RuntimeError, match="expected all groups to take part"):
+        ops.diag(*points, [7, 0, 0, 1, 0, 0, 0], [torch.ones(1, 7, 1)], 0, torch.empty(2, 0, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match=r"expected at least one feature on either side, got a weight \(0, 0\)"):
+        ops.vjp([torch.zeros(0, 0), e], [0], constants[:6], [3, 0, 0, 1, 1, 0, 0], e, e, torch.zeros(3), [e, e])
+    with pytest.raises(RuntimeError, match="expected"):
+        ops.jet_forward(*points[:3], [torch.zeros(2**31, 0)], [e], [e], [2**31, 4095, 0, 0, 1], e, e, e)

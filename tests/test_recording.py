@@ -391,7 +391,7 @@ def test_rows_and_seeds_refuse_wrong_outputs():
 
 def test_a_part_is_the_same_residual_on_some_of_the_points():
     heat = ntk.residual("t", "x")(lambda u, at, kappa: u * u.d(t=1) - kappa * u.d(x=2) + at.nx)
-    x, out = points_of(9), torch.rand(3, 9, 1, dtype=torch.float64)
+    x, out = torch.rand(9, 2, dtype=torch.float64), torch.rand(4, 9, 1, dtype=torch.float64)
     columns = {"nx": torch.rand(9, dtype=torch.float64)}
     whole = record(heat.bind(kappa=torch.rand(9, dtype=torch.float64)), x, 1, columns)
     part = whole.part(3, 7)

@@ -111,6 +111,13 @@ NTK_HD Sigma<V> gelu_tanh_sigma(V z, V t) {
   return {z * (t + T(1)) * T(0.5), (t + T(1) + z * t1) * T(0.5), t1 + z * t2 * T(0.5), (t2 * T(3) + z * t3) * T(0.5)};
 }
 
+// z within ±64, NaN as it is: polynomials times e^(−z²) are zero there, and would be ∞ · 0 farther out.
+template <class T, class V>
+NTK_HD V near_origin(V z) {
+  const V most = V{} + T(64);
+  return z > most ? most : z < -most ? -most : z;
+}
+
 template <Activation A, class V, class T>
 NTK_HD Sigma<V> sigma(V z, Base<V> base, ActivationParams<T> p) {
   const V zero{}, one = zero + T(1);
@@ -121,16 +128,16 @@ NTK_HD Sigma<V> sigma(V z, Base<V> base, ActivationParams<T> p) {
   } else if constexpr (A == Activation::sin) {
     return {base.a, base.b, -base.a, -base.b};
   } else if constexpr (A == Activation::erf) {
-    const V s1 = base.b * T(1.12837916709551257390);
-    return {base.a, s1, z * s1 * T(-2), (z * z * T(4) - T(2)) * s1};
+    const V s1 = base.b * T(1.12837916709551257390), y = near_origin<T>(z);
+    return {base.a, s1, y * s1 * T(-2), (y * y * T(4) - T(2)) * s1};
   } else if constexpr (A == Activation::softplus) {
     return softplus_sigma(z, base, p);
   } else if constexpr (A == Activation::silu) {
     const Sigma<V> s = logistic<T>(z, base.a);
     return {z * s.s0, s.s0 + z * s.s1, s.s1 * T(2) + z * s.s2, s.s2 * T(3) + z * s.s3};
   } else if constexpr (A == Activation::gelu) {
-    const V cdf = (base.a + T(1)) * T(0.5), pdf = base.b * T(0.39894228040143267794);
-    return {z * cdf, cdf + z * pdf, (T(2) - z * z) * pdf, (z * z - T(4)) * z * pdf};
+    const V cdf = (base.a + T(1)) * T(0.5), pdf = base.b * T(0.39894228040143267794), y = near_origin<T>(z);
+    return {z * cdf, cdf + y * pdf, (T(2) - y * y) * pdf, (y * y - T(4)) * y * pdf};
   } else if constexpr (A == Activation::gelu_tanh) {
     return gelu_tanh_sigma<T>(z, base.a);
   } else if constexpr (A == Activation::relu) {

@@ -116,13 +116,16 @@ void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf panel, const Bod
 template <class T>
 void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count, int c, int e,
                   const T* packed_a, const T* packed_d, T* term) {
-  alignas(64) T inputs[kTileRows * kPanel<T>], cotangents[kTileRows * kPanel<T>];
-  tile_of<T, false>(count, x.A(l, part, c) + first * layer.n_in, layer.n_in, packed_a + e * layer.n_in * kPanel<T>,
-                    layer.n_in, inputs, kPanel<T>);
-  tile_of<T, false>(count, x.D(l, part, c) + first * layer.n_out, layer.n_out, packed_d + e * layer.n_out * kPanel<T>,
-                    layer.n_out, cotangents, kPanel<T>);
   const T weight = layer.weight_jacobian * layer.weight_jacobian;
   const T bias = c == 0 && e == 0 ? layer.bias_jacobian * layer.bias_jacobian : T(0);
+  alignas(64) T inputs[kTileRows * kPanel<T>], cotangents[kTileRows * kPanel<T>];
+  if (weight != T(0))  // inputs may be infinite where the weight takes no part
+    tile_of<T, false>(count, x.A(l, part, c) + first * layer.n_in, layer.n_in, packed_a + e * layer.n_in * kPanel<T>,
+                      layer.n_in, inputs, kPanel<T>);
+  else
+    for (int64_t i = 0; i < count * kPanel<T>; ++i) inputs[i] = T(0);
+  tile_of<T, false>(count, x.D(l, part, c) + first * layer.n_out, layer.n_out, packed_d + e * layer.n_out * kPanel<T>,
+                    layer.n_out, cotangents, kPanel<T>);
   for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] = (weight * inputs[i] + bias) * cotangents[i];
 }
 

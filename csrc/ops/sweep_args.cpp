@@ -43,6 +43,8 @@ SweepArgs<T>::SweepArgs(const Tensors& parameters, const Ints& activations, cons
     check_plain(bias, dtype_of<T>(), "bias");
     STD_TORCH_CHECK(weight.dim() == 2, "ntkfast: expected a 2-d weight, got shape ", shape_text(weight));
     const int64_t n_out = weight.size(0), n_in = weight.size(1);
+    STD_TORCH_CHECK(n_out > 0 && n_in > 0, "ntkfast: expected at least one feature on either side, got a weight ",
+                    shape_text(weight));
     STD_TORCH_CHECK(l == 0 || n_in == layers_.back().n_out, "ntkfast: expected a weight with ",
                     l == 0 ? 0 : layers_.back().n_out, " columns, got ", shape_text(weight));
     STD_TORCH_CHECK(bias.numel() == 0 || bias.numel() == n_out, "ntkfast: expected ", n_out, " biases, got ",
@@ -62,6 +64,11 @@ SweepArgs<T>::SweepArgs(const Tensors& parameters, const Ints& activations, cons
                        bias.numel() ? T(c[3]) : T(0)});
   }
   for (std::size_t at = 0; at < groups.size();) add_group(groups, at);
+  double features = 1;
+  for (const Layer<T>& layer : layers_) features += static_cast<double>(layer.n_in) + static_cast<double>(layer.n_out);
+  const double stack = static_cast<double>(sweep.rows) + static_cast<double>(sweep.cotangent_rows);
+  STD_TORCH_CHECK(stack * features < 9e18, "ntkfast: expected stacks of fewer than 2^63 elements, got ", stack,
+                  " rows of ", features, " features");
   const int* channel = channels_.data();
   for (Component& component : components_) {
     component.channel = channel;
@@ -83,12 +90,12 @@ void SweepArgs<T>::add_group(const Ints& groups, std::size_t& at) {
                     "), got ", groups[at]);
     return groups[at++];
   };
-  constexpr int64_t kMany = int64_t{1} << 40;
+  constexpr int64_t kMany = int64_t{1} << 32;
   Group<T> group{};
   group.n = next(0, kMany);
   group.directions = static_cast<int>(next(0, 1 << 12));
   group.collapsed = static_cast<int>(next(0, 1 << 12));
-  group.components = static_cast<int>(next(0, 1 << 24));
+  group.components = static_cast<int>(next(0, 1 << 16));
   group.selected = next(0, 2) != 0;
   group.row = sweep.rows;
   group.residual_row = sweep.residual_rows;
