@@ -156,11 +156,11 @@ def train(rule: str, seed: int, settings: Settings, args: argparse.Namespace, fo
     optimizer = adam(net, settings.lr)
     all_settings = {**vars(settings), "device": args.device, "dtype": args.dtype}
     if resumed:
-        run_file.unlink(missing_ok=True)
         try:
             trainer = ntk.Trainer.resume(checkpoint, problem, net, optimizer, exponential_decay)
         except ValueError as error:
             sys.exit(f"--resume: {error}")
+        run_file.unlink(missing_ok=True)
     else:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -224,6 +224,19 @@ def check_points(residual: Residual, points: Tensor, *, finite: bool = True) -> 
         )
     if finite:
         check_finite(residual, points)
+
+
+def check_names(owner: str, coordinates: Sequence[str], columns: Mapping[str, Any]) -> None:
+    """Refuse further columns that have the name of a coordinate: ``at.x`` could mean either.
+
+    Raises:
+        ValueError: names the column.
+    """
+    for name in coordinates:
+        if name in columns:
+            raise ValueError(
+                f"{owner}: expected columns with other names than the coordinates {tuple(coordinates)}, got {name!r}"
+            )
 
 
 def check_finite(residual: Residual, points: Tensor) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from ..residual import Residual, residual
+from ..residual import Residual, check_names, residual
 from ..tape import At
 from .box import Box, Union
 from .condition import Condition
@@ -66,6 +66,8 @@ class Problem:
                 f"Problem: the points of condition {name!r} have {where.xy.shape[1]} columns, "
                 f"but the domain has the coordinates {coordinates}"
             )
+        if isinstance(where, Points):
+            check_names(f"Problem: the points of condition {name!r}", coordinates, where.columns)
         if not isinstance(condition.residual, Residual):
             return replace(condition, residual=residual(*coordinates)(condition.residual))
         own = condition.residual.coordinates

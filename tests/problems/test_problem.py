@@ -74,6 +74,10 @@ def swapped(u):
         ({"a": ntk.Condition(D, swapped, n=3)}, r"'a' has coordinates \('x', 't'\), the domain \('t', 'x'\)"),
         ({"a": ntk.Condition(ntk.Box(y=(0, 1)), n=3)}, r"'a' lives on coordinates \('y',\)"),
         ({"a": ntk.Condition(torch.zeros(4, 3))}, "'a' have 3 columns"),
+        (
+            {"a": ntk.Condition(ntk.Points(torch.zeros(4, 2), x=torch.zeros(4)))},
+            r"'a': expected columns with other names than the coordinates \('t', 'x'\), got 'x'",
+        ),
     ],
 )
 def test_conditions_that_disagree_with_the_domain_are_refused(conditions, sentence):
