@@ -190,7 +190,7 @@ def record(
         on at most 64 of them.
     """
     check_points(residual, points, finite=False)
-    points, columns = points.detach(), columns or {}
+    points, columns = points.detach(), {} if columns is None else columns
     check_names(f"residual {residual.name}", residual.coordinates, columns)
     if residual.fn is None:
         return _record_value(residual, points, n_outputs)
