@@ -25,10 +25,12 @@ import ntkfast as ntk
 from ntkfast import plots
 from ntkfast.problems import predict
 from ntkfast.training import History, adam, exponential_decay
+from ntkfast.training.checkpoint import writable_folder
 
 LABELS = {"ntk": "NTK weights", "none": "no weights"}
 GRID = 200  # points per axis of the error and of the maps
 SLICES = (0.0, 0.35, 0.7)
+FILES = ("settings.json", "history.jsonl", "checkpoint.pt", "prediction.npz", "run.json")  # of a run, in this order
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,15 @@ SMOKE = Settings(width=16, depth=2, iterations=40, batch=30, every=10)
 
 def main(argv: list[str] | None = None) -> None:
     """Train what was asked for, then draw every run that the folder holds."""
-    args = parse(argv)
-    settings = chosen(args)
-    out = Path(args.out or f"runs/wave-{'smoke' if args.smoke else args.preset}")
+    args, settings = parse(argv)
+    out = Path(args.out)
     if not args.figures_only:
-        for seed in range(args.seed, args.seed + args.seeds):
-            for rule in args.weights:
-                train(rule, seed, settings, args, out / f"{rule}-seed{seed}")
+        runs = {(rule, seed): out / f"{rule}-seed{seed}" for seed in args.seeds for rule in args.weights}
+        if args.resume:
+            for folder in runs.values():
+                check_stored(folder, {**vars(settings), "device": args.device, "dtype": args.dtype})
+        for (rule, seed), folder in runs.items():
+            train(rule, seed, settings, args, folder)
     runs = {rule: found for rule in LABELS if (found := finished(out, rule))}
     if not runs:
         sys.exit(f"no finished run in {out}")
@@ -66,13 +70,13 @@ def main(argv: list[str] | None = None) -> None:
     print_table(summary, out)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Settings]:
+    """Read the command line: what to do, and the preset with the flags that were given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, help="default: quick on a CPU, paper on a GPU")
     parser.add_argument("--width", type=int, help="neurons of a hidden layer")
     parser.add_argument("--depth", type=int, help="hidden layers")
-    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--iterations", type=int, help="in all, those of a resumed run included; 0 trains nothing")
     parser.add_argument("--batch", type=int, help="interior points; a third as many on the start and on either end")
     parser.add_argument("--lr", type=float, help="learning rate at the start; it decays by 0.9 per 1000 iterations")
     parser.add_argument("--seed", type=int, default=0)
@@ -83,30 +87,61 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--out", help="folder for figures, summary.json and one folder a run")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoints in --out; skip what is finished"
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoints in --out, with the same settings or more iterations; skip what is finished",
     )
     parser.add_argument("--figures-only", action="store_true", help="train nothing, draw what --out holds")
     parser.add_argument("--smoke", action="store_true", help="a tiny network for a few seconds: does everything run?")
     args = parser.parse_args(argv)
-    if args.preset is None:
-        args.preset = "quick" if torch.device(args.device).type == "cpu" else "paper"
-    return args
-
-
-def chosen(args: argparse.Namespace) -> Settings:
-    """Return the preset with the flags that were given."""
+    try:
+        kind = torch.device(args.device).type
+    except RuntimeError:
+        parser.error(f"--device: expected a device such as cpu or cuda, got {args.device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device: expected a device of this machine, got {args.device!r}, but torch finds no GPU")
+    args.preset = args.preset or ("quick" if kind == "cpu" else "paper")
     given = {name: getattr(args, name) for name in vars(SMOKE) if getattr(args, name) is not None}
     settings = replace(SMOKE if args.smoke else PRESETS[args.preset], **given)
     for name, number in {**vars(settings), "seeds": args.seeds}.items():
-        if number < 0 or (number == 0 and name != "iterations"):
-            raise ValueError(f"--{name}: expected a positive number, got {number}")
-    return settings
+        least = {"iterations": 0, "batch": 2, "lr": sys.float_info.min}.get(name, 1)
+        if not number >= least:
+            wanted = "a positive number" if name == "lr" else f"a whole number of at least {least}"
+            parser.error(f"--{name}: expected {wanted}, got {number}")
+    args.weights = list(dict.fromkeys(args.weights))
+    args.seeds = range(args.seed, args.seed + args.seeds)
+    args.out = args.out or f"runs/wave-{'smoke' if args.smoke else args.preset}"
+    if not args.figures_only:
+        try:
+            writable_folder(args.out)
+        except ValueError as error:
+            parser.error(f"--out: {error}")
+    return args, settings
+
+
+def check_stored(folder: Path, settings: dict[str, object]) -> None:
+    """Stop if the run in a folder was made from other settings, or has gone further than it is asked to go."""
+    path = folder / "settings.json"
+    if not path.exists():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    for name in settings:
+        if stored.get(name) != settings[name] and name != "iterations":
+            sys.exit(f"--resume: expected --{name} {stored.get(name)} as in {folder}, got {settings[name]}")
+    if settings["iterations"] < stored["iterations"]:
+        sys.exit(
+            f"--resume: expected --iterations of at least {stored['iterations']} as in {folder}, "
+            f"got {settings['iterations']}"
+        )
 
 
 def train(rule: str, seed: int, settings: Settings, args: argparse.Namespace, folder: Path) -> None:
     """Train one network, or what is left of it, and store what the figures need."""
-    if args.resume and (folder / "run.json").exists():
-        return
+    run_file, checkpoint = folder / "run.json", folder / "checkpoint.pt"
+    resumed = args.resume and checkpoint.exists()
+    if resumed and run_file.exists():
+        if json.loads(run_file.read_text(encoding="utf-8"))["iterations"] >= settings.iterations:
+            return
     print(f"{LABELS[rule]}, seed {seed}: {settings}", flush=True)
     problem = ntk.problems.Wave1D()
     torch.manual_seed(seed)
@@ -119,14 +154,19 @@ def train(rule: str, seed: int, settings: Settings, args: argparse.Namespace, fo
         device=args.device,
     )
     optimizer = adam(net, settings.lr)
-    checkpoint = folder / "checkpoint.pt"
-    if args.resume and checkpoint.exists():
-        trainer = ntk.Trainer.resume(checkpoint, problem, net, optimizer, exponential_decay)
+    all_settings = {**vars(settings), "device": args.device, "dtype": args.dtype}
+    if resumed:
+        try:
+            trainer = ntk.Trainer.resume(checkpoint, problem, net, optimizer, exponential_decay)
+        except ValueError as error:
+            sys.exit(f"--resume: {error}")
+        run_file.unlink(missing_ok=True)
     else:
-        if (folder / "run.json").exists():
-            (folder / "run.json").unlink()
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
         weights = ntk.NTKWeights(every=settings.every) if rule == "ntk" else None
         trainer = ntk.Trainer(problem, net, weights, optimizer, exponential_decay, seed=seed, batch=settings.batch)
+    (writable_folder(folder) / "settings.json").write_text(json.dumps(all_settings, indent=2) + "\n", encoding="utf-8")
     history = trainer.fit(
         max(0, settings.iterations - trainer.iteration),
         out=folder,
@@ -143,10 +183,10 @@ def train(rule: str, seed: int, settings: Settings, args: argparse.Namespace, fo
         "l2": history.error[-1],
         "seconds": history.seconds[-1],
         "iterations": trainer.iteration,
-        "settings": {**vars(settings), "device": args.device, "dtype": args.dtype},
+        "settings": all_settings,
         "machine": machine(args.device),
     }
-    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    run_file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
 def spectrum_iterations(iterations: int) -> list[int]:

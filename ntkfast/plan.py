@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from .chain import Chain, chain_of, check_order, select
 from .cost import GramPath, factor_entries, gram_cost, gram_paths, sweep_cost, trace_cost
 from .networks import ACTIVATIONS
-from .recording import record
+from .recording import Recording, record
+from .residual import Residual, value
+from .sweep import as_groups, group_args
 
 _NAMES = {number: name for name, number in ACTIVATIONS.items()}
 _PROBES = 3  # points on which the residual is recorded
@@ -39,10 +42,11 @@ class Plan:
     Attributes:
         native: whether the native core runs this network and residual.
         reason: why not; empty if native.
-        points: n.
-        rows: n·k for k components.
-        channels: channels of each component by its name ("" for a lone one).
-        sweep_channels: channels of the forward sweep that all components share.
+        points: n, of all groups together.
+        rows: n·k for k components, of all groups together.
+        channels: channels of each component by its name: "" for a lone one, the group's for its lone one, else
+            "group.component".
+        sweep_channels: channels of the forward sweep that the components of a group share, all groups together.
         dtype: type of the parameters.
         layers: one entry for each Linear.
         memory: bytes of "factors", "gram", and of the "jacobian" that is never formed.
@@ -87,20 +91,34 @@ class Plan:
         return tuple(sum(getattr(x, kind) for x in self.layers) for kind in ("sweep", "trace", "gram"))  # type: ignore[return-value]
 
 
-def plan(net: nn.Module, residual: Any, n: int = 300) -> Plan:
-    """Tell what trace and gram of a residual cost on n points, by the formulas of ``ntkfast.cost``.
+@dataclass(frozen=True)
+class _Part:
+    """One group of a plan."""
+
+    n: int
+    names: tuple[str, ...]
+    channels: tuple[int, ...]  # of each component
+    sweep_channels: int
+
+
+def plan(net: nn.Module, points: Any = None, residual: Any = None, *, n: int | None = None) -> Plan:
+    """Tell what trace and gram of a residual cost, by the formulas of ``ntkfast.cost``.
 
     Args:
         net: a network.
-        residual: what the rows are. It is run on a few random points of [0, 1]ᵈ to find its channels.
-        n: points.
+        points: (n, d), as the other verbs take them; or a dict of groups (points, residual); or a residual alone,
+            which is planned for n points. Alone it is run on a few random points of [0, 1]ᵈ to find its channels, and
+            whatever it reads of ``at`` besides its coordinates counts as a column that travels with the points.
+        residual: what the rows are; the outputs themselves by default.
+        n: points, for a residual alone; 300 if None.
 
     Returns:
         The plan; ``print(ntk.plan(net, residual))`` shows a table. For a network or residual that the native core
         refuses it holds the reason instead.
 
     Raises:
-        ValueError: n is no whole number or negative.
+        ValueError: n is no whole number or negative, or beside points.
+        TypeError: neither points nor a residual, or two residuals.
 
     Cost: microseconds; no sweep.
 
@@ -110,38 +128,89 @@ def plan(net: nn.Module, residual: Any, n: int = 300) -> Plan:
         >>> found.native, [layer.path for layer in found.layers]
         (True, ['structured', 'structured', 'structured'])
     """
-    if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-        raise ValueError(f"plan: expected n as a whole number of points, at least 0, got {n!r}")
+    alone = _alone(points, residual)
+    if alone is None:
+        if n is not None:
+            raise ValueError(f"plan: expected n only where there are no points, got n={n!r} beside them")
+        size = sum(len(x) for x, _ in points.values()) if isinstance(points, Mapping) else len(points)
+    else:
+        size = 300 if n is None else n
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ValueError(f"plan: expected n as a whole number of points, at least 0, got {n!r}")
     try:
         chain = chain_of(net)
-        generator = torch.Generator().manual_seed(0)
-        probes = torch.rand(_probes(residual), chain.in_features, generator=generator, dtype=torch.float64)
-        recording = record(residual, probes.to(chain.device, chain.dtype), chain.out_features)
-        check_order(chain, recording.spec.order)
+        if alone is not None:
+            parts = [_part("", size, _recorded(chain, alone))]
+        else:
+            args = group_args(chain, as_groups(points, value if residual is None else residual)[0])
+            parts = [_part(*group) for group in zip(args.names, args.sizes, args.recordings, strict=True)]
     except (TypeError, ValueError) as refusal:
-        return Plan(native=False, reason=str(refusal), points=n)
+        return Plan(native=False, reason=str(refusal), points=size)
+    return _planned(chain, parts)
+
+
+def _alone(points: Any, residual: Any) -> Residual | None:
+    """The residual of a call without points; None for a call with points."""
+    if points is None:
+        points, residual = residual, None
+    if isinstance(points, Residual):
+        if residual is not None:
+            raise TypeError(
+                f"plan: expected (net, residual, n=300) or (net, points, residual), got {residual!r} after a residual"
+            )
+        return points
+    if isinstance(points, Mapping):
+        as_groups(points, value)  # refuses groups that are no pairs
+    elif not isinstance(getattr(points, "xy", points), Tensor):
+        raise TypeError(f"plan: expected points, a dict of groups or a residual, got {type(points).__name__}")
+    return None
+
+
+class _AnyColumn(dict[str, Tensor]):
+    """Columns of whatever name a residual asks for."""
+
+    def __init__(self, residual: Residual, like: Tensor) -> None:
+        super().__init__()
+        self._coordinates, self._like = residual.coordinates, like
+
+    def __contains__(self, name: object) -> bool:
+        return name not in self._coordinates
+
+    def __missing__(self, name: str) -> Tensor:
+        self[name] = torch.linspace(0.1, 0.9, len(self._like), dtype=self._like.dtype, device=self._like.device)
+        return self[name]
+
+
+def _recorded(chain: Chain, residual: Residual) -> Recording:
+    # Coefficients aligned with the points fix their number.
+    aligned = [c.shape[0] for c in residual.coefficients.values() if isinstance(c, Tensor) and c.ndim > 0]
+    size = max(aligned, default=_PROBES)
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.rand(size, chain.in_features, generator=generator, dtype=torch.float64)
+    probes = probes.to(chain.device, chain.dtype)
+    recording = record(residual, probes, chain.out_features, _AnyColumn(residual, probes))
+    check_order(chain, recording.spec.order)
+    return recording
+
+
+def _part(group: str, n: int, recording: Recording) -> _Part:
     spec = recording.spec
     channels = tuple(1 + len(directions) + len(collapsed) for directions, collapsed in spec.components)
-    names = tuple(recording.names) if len(recording.names) == len(channels) else tuple(map(str, range(len(channels))))
-    return _planned(chain, names, channels, 1 + len(spec.directions) + spec.collapsed, n)
+    names = recording.names if len(recording.names) == len(channels) else tuple(map(str, range(len(channels))))
+    shown = tuple(".".join(filter(None, (group, name))) for name in names)
+    return _Part(n, shown, channels, 1 + len(spec.directions) + spec.collapsed)
 
 
-def _probes(residual: Any) -> int:
-    # Coefficients aligned with the points fix their number.
-    coefficients = getattr(residual, "coefficients", {}).values()
-    return max((c.shape[0] for c in coefficients if isinstance(c, Tensor) and c.ndim > 0), default=_PROBES)
-
-
-def _planned(chain: Chain, names: tuple[str, ...], channels: tuple[int, ...], sweep_channels: int, n: int) -> Plan:
-    # Every pair of components is one block of the gram; with Σ C channels in all, the structured blocks add up to
-    # those of one component with ΣC channels on n rows, and the explicit ones to a gram of n·k rows.
+def _planned(chain: Chain, parts: list[_Part]) -> Plan:
+    components = [(c, part.n) for part in parts for c in part.channels]
+    rows, channel_rows = sum(n for _, n in components), sum(c * n for c, n in components)
+    paths = gram_paths(chain.widths, max(1, round(channel_rows / max(rows, 1))), rows)
     layers = []
     entries, trained_numbers = 0, 0
-    rows, size = n * len(channels), chain.layers[0].weight.element_size()
-    paths = gram_paths(chain.widths, -(-sum(channels) // max(len(channels), 1)), rows)
+    size = chain.layers[0].weight.element_size()
     for layer, path, (weight, bias) in zip(chain.layers, paths, select(chain), strict=True):
         n_out, n_in = layer.weight.shape
-        entries += sum(factor_entries(n_in, n_out, c, n) for c in channels)
+        entries += sum(factor_entries(n_in, n_out, c, n) for c, n in components)
         trained_numbers += weight * n_in * n_out + bias * n_out
         trained = ", ".join(name for name, used in (("weight", weight), ("bias", bias)) if used) or "frozen"
         layers.append(
@@ -152,30 +221,32 @@ def _planned(chain: Chain, names: tuple[str, ...], channels: tuple[int, ...], sw
                 activation=_NAMES[layer.activation],
                 trained=trained,
                 path=path,
-                sweep=sweep_cost(n_in, n_out, sweep_channels, n),
-                trace=sum(trace_cost(n_in, n_out, c, n) for c in channels) if weight else 0,
-                gram=_gram_total(path, n_in, n_out, channels, n) if weight else 0,
+                sweep=sum(sweep_cost(n_in, n_out, part.sweep_channels, part.n) for part in parts),
+                trace=sum(trace_cost(n_in, n_out, c, n) for c, n in components) if weight else 0,
+                gram=_gram_total(path, n_in, n_out, components) if weight else 0,
             )
         )
     memory = (("factors", entries * size), ("gram", rows * rows * size), ("jacobian", rows * trained_numbers * size))
     return Plan(
         native=True,
         reason="",
-        points=n,
+        points=sum(part.n for part in parts),
         rows=rows,
-        channels=tuple(zip(names, channels, strict=True)),
-        sweep_channels=sweep_channels,
+        channels=tuple(pair for part in parts for pair in zip(part.names, part.channels, strict=True)),
+        sweep_channels=sum(part.sweep_channels for part in parts),
         dtype=chain.dtype,
         layers=tuple(layers),
         memory=memory,
     )
 
 
-def _gram_total(path: GramPath, n_in: int, n_out: int, channels: tuple[int, ...], n: int) -> int:
+def _gram_total(path: GramPath, n_in: int, n_out: int, components: list[tuple[int, int]]) -> int:
+    # Every pair of components is one block of the gram; together they cost as much as one component with one channel
+    # on Σ C n rows (structured), or as a product of Jacobians with Σ n rows and the making of these (explicit).
     if path == "structured":
-        return gram_cost(path, n_in, n_out, sum(channels), n)
-    products = gram_cost(path, n_in, n_out, 0, n * len(channels))
-    return products + sum(sweep_cost(n_in, n_out, c, n) for c in channels)
+        return gram_cost(path, n_in, n_out, 1, sum(c * n for c, n in components))
+    products = gram_cost(path, n_in, n_out, 0, sum(n for _, n in components))
+    return products + sum(sweep_cost(n_in, n_out, c, n) for c, n in components)
 
 
 def _si(number: int) -> str:

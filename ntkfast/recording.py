@@ -19,7 +19,7 @@ from torch import Tensor
 from ntkfast.channels import JetSpec, Layout, Terms, layout_of, seed
 from ntkfast.jet import Coefficient, Form
 from ntkfast.probe import probe
-from ntkfast.residual import Residual, check_points
+from ntkfast.residual import Residual, check_names, check_points
 from ntkfast.tape import Replay, Run, Survey
 
 __all__ = ["JetSpec", "Recording", "record"]
@@ -187,15 +187,17 @@ def record(
 
     Raises:
         TypeError: points or rows of a wrong type, or a branch on values.
-        ValueError: points of a wrong shape, a wrong number of outputs, a coefficient that is missing, captured tensors
-            that require grad, rows that mix points, rows of a wrong shape, derivatives that are not available.
+        ValueError: points of a wrong shape, a column named like a coordinate, a wrong number of outputs, a coefficient
+            that is missing, captured tensors that require grad, rows that mix points, rows of a wrong shape,
+            derivatives that are not available.
 
     Cost:
         One run of the function on the points; the layout is kept. The first call also probes whether rows mix points,
         on at most 64 of them.
     """
     check_points(residual, points, finite=False)
-    points, columns = points.detach(), columns or {}
+    points, columns = points.detach(), {} if columns is None else columns
+    check_names(f"residual {residual.name}", residual.coordinates, columns)
     if residual.fn is None:
         return _record_value(residual, points, n_outputs)
     if n_outputs != 1:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -168,7 +168,17 @@ class Residual:
 
 
 def residual(*coordinates: str, outputs: Sequence[str] | None = None) -> Callable[[Callable[..., Any]], Residual]:
-    """Make a residual of a function of a jet.
+    """Make a residual of a function of a jet: what its rows are, written as a formula.
+
+    The parameters of the function are told apart by name:
+
+    - The first is the network's output ``u``. It stands for its own value (``u**3``, ``torch.sin(u)``), and has
+      derivatives with respect to the raw input columns: ``u.d(x=1)``, ``u.d(t=2)``, of order 0, 1 or 2 along one
+      coordinate (mixed ones do not exist), and ``u.laplacian("x", "y")``, the sum of second ones (no name: all).
+    - ``at`` is the points: ``at.x``, (n,), for each coordinate, and for each further column of ``ntk.Points``.
+    - Every other one is a coefficient: a default, or a number or tensor given by ``bind``.
+
+    It returns one number per point, or a dict of them by component: then a point has several rows.
 
     Args:
         *coordinates: names of the input columns, in order.
@@ -181,12 +191,35 @@ def residual(*coordinates: str, outputs: Sequence[str] | None = None) -> Callabl
         TypeError: used without its parentheses or with names that are no strings.
 
     Example:
+        >>> import torch
         >>> import ntkfast as ntk
         >>> @ntk.residual("t", "x")
         ... def wave(u):
         ...     return u.d(t=2) - 4.0 * u.d(x=2)
         >>> wave
         <residual wave('t', 'x')>
+
+        ``at``: the points, here as a source; and the Laplacian.
+
+        >>> @ntk.residual("x", "y")
+        ... def poisson(u, at):
+        ...     return u.laplacian("x", "y") + torch.sin(at.x) * torch.sin(at.y)
+
+        Coefficients, with a value from ``bind``, which returns a new residual.
+
+        >>> @ntk.residual("t", "x")
+        ... def heat(u, kappa):
+        ...     return u.d(t=1) - kappa * u.d(x=2)
+        >>> heat.bind(kappa=0.3)
+        <residual heat('t', 'x', kappa=0.3)>
+
+        A dict: two rows for each point, from one sweep.
+
+        >>> @ntk.residual("t", "x")
+        ... def start(u, at):
+        ...     return {"u": u - torch.sin(at.x), "ut": u.d(t=1)}
+        >>> start(ntk.MLP([2, 8, 1]), torch.rand(5, 2)).shape
+        torch.Size([10])
     """
     for name in coordinates:
         if not isinstance(name, str):
@@ -224,6 +257,19 @@ def check_points(residual: Residual, points: Tensor, *, finite: bool = True) -> 
         )
     if finite:
         check_finite(residual, points)
+
+
+def check_names(owner: str, coordinates: Sequence[str], columns: Mapping[str, Any]) -> None:
+    """Refuse further columns that have the name of a coordinate: ``at.x`` could mean either.
+
+    Raises:
+        ValueError: names the column.
+    """
+    for name in coordinates:
+        if name in columns:
+            raise ValueError(
+                f"{owner}: expected columns with other names than the coordinates {tuple(coordinates)}, got {name!r}"
+            )
 
 
 def check_finite(residual: Residual, points: Tensor) -> None:

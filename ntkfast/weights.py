@@ -119,7 +119,7 @@ class NTKWeights:
             λ by group: detached 0-d tensors of the traces' dtype (torch's default for numbers), on their device.
 
         Raises:
-            ValueError: no groups, groups without rows, rows that are missing, or a trace that is not 0-d.
+            ValueError: no groups, groups without rows, rows that are missing, or a trace that is not 0-d or negative.
         """
         if not traces:
             raise ValueError("NTKWeights: expected at least one group, got none")
@@ -146,9 +146,13 @@ class NTKWeights:
 
         Raises:
             ValueError: keys other than those of ``state_dict``.
+            TypeError: no dict.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"NTKWeights: expected a state as state_dict() returns it, got {type(state).__name__}")
         if set(state) != {"calls", "lam", "traces"}:
-            raise ValueError(f"NTKWeights: expected a state with calls, lam and traces, got {', '.join(sorted(state))}")
+            found = ", ".join(sorted(map(str, state))) or "an empty one"
+            raise ValueError(f"NTKWeights: expected a state with calls, lam and traces, got {found}")
         self._calls = int(state["calls"])
         self._lam = {name: value.detach().clone() for name, value in state["lam"].items()}
         self._traces = {name: value.detach().clone() for name, value in state["traces"].items()}
@@ -191,6 +195,9 @@ def _scalar(name: str, trace: Tensor | float) -> Tensor:
     value = torch.tensor(float(trace)) if isinstance(trace, (int, float)) else trace.detach().clone()
     if value.ndim != 0:
         raise ValueError(f"NTKWeights: expected a 0-d trace for group {name!r}, got shape {tuple(value.shape)}")
+    # Only where a look at the number does not wait for a device. NaN passes: it makes λ NaN.
+    if value.device.type == "cpu" and value < 0:
+        raise ValueError(f"NTKWeights: expected a trace >= 0 for group {name!r}, got {value.item()}")
     return value
 
 

@@ -43,13 +43,27 @@ def test_wave_writes_figures_summary_and_histories_and_resumes(tmp_path):
         assert f"{found['l2']:.2e}" in table
         assert (tmp_path / "out" / f"{rule}-seed0" / "history.jsonl").exists()
 
-    # What is finished is skipped; what is not goes on from its checkpoint.
+    # What is finished is skipped; what is not, or what is asked to go further, goes on from its checkpoint.
     (tmp_path / "out" / "ntk-seed0" / "run.json").unlink()
+    assert "no weights, seed" not in smoke(tmp_path, "--resume")
     resumed = smoke(tmp_path, "--resume", "--iterations", "50", "--weights", "ntk")
     assert "no weights, seed" not in resumed
     again = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert again["runs"]["ntk"]["iterations"] == 50
     assert again["runs"]["none"] == summary["runs"]["none"]
+    records = (tmp_path / "out" / "ntk-seed0" / "history.jsonl").read_text().splitlines()
+    assert {json.loads(line)["iteration"] for line in records} >= {0, 40, 50}
+
+    # Other settings are not those of the run, and without --resume the folder of a run is its own again.
+    for arguments, sentence in (
+        (("--width", "17"), "--resume: expected --width 16 as in out/ntk-seed0, got 17"),
+        (("--iterations", "45"), "--resume: expected --iterations of at least 50 as in out/ntk-seed0, got 45"),
+    ):
+        done = run(tmp_path, "wave.py", "--smoke", "--out", "out", "--resume", *arguments)
+        assert done.returncode != 0 and done.stderr.strip() == sentence
+    smoke(tmp_path, "--weights", "ntk", "--iterations", "0")
+    records = (tmp_path / "out" / "ntk-seed0" / "history.jsonl").read_text().splitlines()
+    assert {json.loads(line)["iteration"] for line in records} == {0}
 
 
 def test_wave_gives_medians_over_seeds(tmp_path):
@@ -62,15 +76,19 @@ def test_wave_gives_medians_over_seeds(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--iterations", "-1"), "ValueError: --iterations: expected"),
-        (("--width", "0"), "ValueError: --width: expected"),
-        (("--out", "file/below"), "ValueError: expected a folder that can be written"),
+        (("--iterations", "-1"), "--iterations: expected a whole number of at least 0, got -1"),
+        (("--width", "0"), "--width: expected a whole number of at least 1, got 0"),
+        (("--batch", "1"), "--batch: expected a whole number of at least 2, got 1"),
+        (("--lr", "nan"), "--lr: expected a positive number, got nan"),
+        (("--device", "cuda"), "--device: expected a device of this machine, got 'cuda', but torch finds no GPU"),
+        (("--device", "abacus"), "--device: expected a device such as cpu or cuda, got 'abacus'"),
+        (("--out", "file/below"), "--out: expected a folder that can be written, got 'file/below'"),
     ],
 )
 def test_wave_refuses_what_it_cannot_do(tmp_path, arguments, sentence):
     (tmp_path / "file").write_text("")
     done = run(tmp_path, "wave.py", "--smoke", *arguments)
-    assert done.returncode != 0 and sentence in done.stderr
+    assert done.returncode == 2 and sentence in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
 def test_weights_work_in_a_loop_of_ones_own(tmp_path):

@@ -7,6 +7,7 @@ from torch import nn
 from ntkfast.cost import gram_cost, sweep_cost, trace_cost
 from ntkfast.networks import MLP
 from ntkfast.plan import plan
+from ntkfast.problems import Points
 from ntkfast.residual import residual, value
 
 
@@ -105,3 +106,47 @@ def test_a_wrong_number_of_points_is_named(n):
 
 def test_no_points():
     assert plan(MLP([2, 4, 1], dtype=torch.float64), wave, n=0).totals() == (0, 0, 0)
+
+
+def test_points_or_a_dict_of_groups_go_where_they_go_elsewhere():
+    net, x = MLP([2, 40, 1]), torch.rand(30, 2)
+    assert plan(net, x, wave) == plan(net, wave, n=30) == plan(net, residual=wave, n=30)
+    assert plan(net, x) == plan(net, value, n=30)
+    assert plan(net, wave).points == 300
+    found = plan(net, {"u": (x[:10], value), "r": (x, pair)})
+    assert (found.points, found.rows) == (40, 70)
+    assert found.channels == (("u", 1), ("r.rate", 2), ("r.wave", 4))
+    u, r = plan(net, x[:10]), plan(net, x, pair)
+    assert found.sweep_channels == u.sweep_channels + r.sweep_channels
+    assert found.totals()[:2] == tuple(a + b for a, b in zip(u.totals()[:2], r.totals()[:2], strict=True))
+    assert dict(found.memory)["gram"] == 4 * 70 * 70
+    assert plan(net, {"r": (x, wave)}).totals() == plan(net, x, wave).totals()
+
+
+@residual("t", "x")
+def flux(u, at):
+    return at.k * u.d(x=1) - at.f
+
+
+def test_columns_of_points_are_planned():
+    net, x = MLP([2, 8, 1]), torch.rand(5, 2)
+    columns = {"k": torch.rand(5), "f": torch.rand(5)}
+    assert plan(net, Points(x, **columns), flux).channels == plan(net, flux, n=5).channels
+    missing = plan(net, x, flux)
+    assert not missing.native and "at.k" in missing.reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "sentence"),
+    [
+        ((wave, 30), {}, TypeError, r"expected \(net, residual, n=300\) or .*, got 30 after a residual"),
+        ((wave, wave), {}, TypeError, "after a residual"),
+        ((), {}, TypeError, "expected points, a dict of groups or a residual, got NoneType"),
+        ((lambda u: u,), {}, TypeError, "got function"),
+        (({"r": wave},), {}, TypeError, r"group 'r': expected \(points, residual\), got Residual"),
+        ((torch.rand(3, 2), wave), {"n": 3}, ValueError, "n only where there are no points, got n=3"),
+    ],
+)
+def test_a_plan_of_something_else_is_refused(arguments, options, error, sentence):
+    with pytest.raises(error, match=sentence):
+        plan(MLP([2, 4, 1]), *arguments, **options)

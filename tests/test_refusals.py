@@ -64,6 +64,11 @@ def test_an_unknown_coordinate(verb):
         verb(TANH.net(), TANH.points(), position)
 
 
+def test_a_column_named_like_a_coordinate(verb):
+    with refused("columns", "coordinates", "'x'", error=ValueError):
+        verb(TANH.net(), ntk.Points(TANH.points(), x=TANH.points()[:, 0]), wave)
+
+
 def test_points_in_another_floating_type_than_the_network(verb):
     with refused("float64", "float32"):
         verb(TANH.net(), TANH.points(torch.float32), wave)

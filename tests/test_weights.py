@@ -197,6 +197,10 @@ REFUSED = [
         "0-d trace for group 'a', got shape (3,)",
     ),
     (lambda net: NTKWeights().load_state_dict({"calls": 1}), ValueError, "calls, lam and traces, got calls"),
+    (lambda net: NTKWeights().load_state_dict({}), ValueError, "calls, lam and traces, got an empty one"),
+    (lambda net: NTKWeights().load_state_dict([]), TypeError, "a state as state_dict() returns it, got list"),
+    (lambda net: NTKWeights().update({"a": 1.0, "b": -2.0}, rows=1), ValueError, "trace >= 0 for group 'b', got -2.0"),
+    (lambda net: NTKWeights().update({"a": torch.tensor(-1.0)}, rows=1), ValueError, "for group 'a', got -1.0"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..residual import check_names
 from ..tape import At
 
 
@@ -60,11 +61,12 @@ class Points:
             owner: named in errors.
 
         Raises:
-            ValueError: if there are not as many names as columns.
+            ValueError: if there are not as many names as columns, or one is the name of a further column too.
         """
         if len(coordinates) != self.xy.shape[1]:
             raise ValueError(
                 f"{owner}: expected points (n, {len(coordinates)}) for the coordinates {coordinates}, "
                 f"got {tuple(self.xy.shape)}"
             )
+        check_names(owner, coordinates, self.columns)
         return At(owner, {name: k for k, name in enumerate(coordinates)}, self.xy, self.columns)

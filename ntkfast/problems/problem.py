@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from ..residual import Residual, residual
+from ..residual import Residual, check_names, residual
 from ..tape import At
 from .box import Box, Union
 from .condition import Condition
@@ -30,6 +30,7 @@ class Problem:
 
     Raises:
         ValueError: if there is no condition, or one whose coordinates are not the domain's.
+        TypeError: if ``exact`` is no function.
 
     Example:
         >>> import ntkfast as ntk
@@ -48,6 +49,8 @@ class Problem:
     def __post_init__(self) -> None:
         if not self.conditions:
             raise ValueError("Problem: expected at least one condition, got none")
+        if self.exact is not None and not callable(self.exact):
+            raise TypeError(f"Problem: expected exact as a function of at, or None, got {type(self.exact).__name__}")
         resolved = {name: self._resolve(name, condition) for name, condition in self.conditions.items()}
         object.__setattr__(self, "conditions", MappingProxyType(resolved))
 
@@ -63,6 +66,8 @@ class Problem:
                 f"Problem: the points of condition {name!r} have {where.xy.shape[1]} columns, "
                 f"but the domain has the coordinates {coordinates}"
             )
+        if isinstance(where, Points):
+            check_names(f"Problem: the points of condition {name!r}", coordinates, where.columns)
         if not isinstance(condition.residual, Residual):
             return replace(condition, residual=residual(*coordinates)(condition.residual))
         own = condition.residual.coordinates
@@ -104,7 +109,8 @@ class Problem:
             The error, accumulated in float64.
 
         Raises:
-            ValueError: if the problem has no exact solution.
+            ValueError: if the problem has no exact solution, or one that does not give (n,).
+            TypeError: if the exact solution gives no tensor.
         """
         if self.exact is None:
             raise ValueError("Problem.error: the problem has no exact solution")
@@ -117,11 +123,17 @@ class Problem:
         """Evaluate the exact solution at points (n, d); returns (n,), float64.
 
         Raises:
-            ValueError: if the problem has no exact solution.
+            ValueError: if the problem has no exact solution, or one that does not give (n,).
+            TypeError: if the exact solution gives no tensor.
         """
         if self.exact is None:
             raise ValueError("Problem.solution: the problem has no exact solution")
-        return self.exact(Points(xy.double()).at(self.domain.names, "exact"))
+        values = self.exact(Points(xy.double()).at(self.domain.names, "exact"))
+        if not isinstance(values, Tensor):
+            raise TypeError(f"exact: expected a tensor of shape ({len(xy)},), got {type(values).__name__}")
+        if values.shape != (len(xy),):
+            raise ValueError(f"exact: expected shape ({len(xy)},), one value per point, got {tuple(values.shape)}")
+        return values.double()
 
 
 def predict(net: nn.Module, xy: Tensor, chunk: int = 8192) -> Tensor:

@@ -52,9 +52,11 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Save a state of tensors and plain data atomically, in a format that ``torch.load(weights_only=True)`` reads.
 
     Raises:
-        ValueError: if the folder cannot be written.
+        ValueError: if the folder cannot be written, or ``path`` is a folder itself.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"expected the path of a file to save in, got the folder {str(path)!r}")
     writable_folder(path.parent)
     replace_file(path, lambda file: torch.save(state, file))
 
@@ -63,9 +65,12 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """Load what :func:`save_state` wrote, tensors on the CPU.
 
     Raises:
-        ValueError: if there is no such file.
+        ValueError: if there is no such file, or one that torch cannot load as plain data.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"expected a checkpoint at {str(path)!r}, found no file")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises for a file of another kind depends on its bytes
+        raise ValueError(f"expected a checkpoint at {str(path)!r}, got a file of another kind") from error

@@ -48,6 +48,7 @@ class History:
     def __init__(self) -> None:
         self.records: dict[int, dict[str, Any]] = {}
         self._stream: IO[str] | None = None
+        self._file: Path | None = None  # what it was last streamed to
 
     def add(self, iteration: int, **fields: Any) -> None:
         """Add fields, numbers or dicts of them by group, to the record of an iteration, and to the stream."""
@@ -111,6 +112,24 @@ class History:
         self.close()
         path = self.save(folder)
         self._stream = open(path, "a", encoding="utf-8")
+        self._file = path.resolve()
+
+    def continues(self, folder: str | Path, iteration: int) -> bool:
+        """Whether the history in a folder, if there is one, is that of this run, perhaps from before it was killed.
+
+        Args:
+            folder: where it may be.
+            iteration: the run has come so far; what was recorded beyond may differ.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file() or path.resolve() == self._file:
+            return True
+        theirs = History.load(folder).records
+        if not theirs or not self.records:
+            return not theirs
+        return all(
+            _line(k, record) == _line(k, self.records.get(k, {})) for k, record in theirs.items() if k < iteration
+        )
 
     def close(self) -> None:
         """Stop streaming."""
@@ -140,7 +159,7 @@ class History:
         """Read what :meth:`save` or a stream wrote; an unfinished last line, from a killed run, is left out.
 
         Raises:
-            ValueError: if the folder has no history.
+            ValueError: if the folder has no history, or a file that is none.
         """
         path = Path(folder) / FILE
         if not path.is_file():
@@ -148,8 +167,11 @@ class History:
         history = cls()
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
-                record = json.loads(line)
-                history.add(record.pop("iteration"), **record)
+                try:
+                    record = json.loads(line)
+                    history.add(record.pop("iteration"), **record)
+                except (ValueError, AttributeError, KeyError, TypeError) as error:
+                    raise ValueError(f"History.load: expected a record a line in {path}, got {line[:60]!r}") from error
         return history
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from ..factors import Factors
 from ..problems import Problem
 from ..snapshot import Workspace
 from ..weights import NTKWeights
+from .arguments import (
+    Scheduler,
+    check_fit,
+    check_problem,
+    folder_of,
+    hooks_of,
+    initial_weights,
+    iterations_of,
+    optimizer_of,
+    points_by_condition,
+    scheduler_of,
+)
 from .callbacks import Callback, Checkpoints, Progress, shows_progress
-from .checkpoint import load_state, save_state, writable_folder
+from .checkpoint import load_state, save_state
 from .history import History
-from .optimizers import adam, exponential_decay
+from .kind import check_class, check_network, check_problem_kind, problem_kind, structure
 from .step import Batch, Layout, sweep
 
 CHECKPOINT = "checkpoint.pt"
-Scheduler = LRScheduler | Callable[[torch.optim.Optimizer], LRScheduler]
+FORMAT = "ntkfast.Trainer 1"
 
 
 class Trainer:
@@ -40,14 +51,17 @@ class Trainer:
         problem: what to solve.
         net: the network; it is trained in place.
         weights: ``ntk.NTKWeights(...)``; or fixed weights, a number for every loss group; None is 1 for all of them.
-        optimizer: a torch optimizer bound to the network's parameters; None is Adam, 1e-3, decay 0.9 per 1000 steps.
+        optimizer: a torch optimizer bound to the network's parameters, one that steps without a closure; None is Adam,
+            1e-3, decay 0.9 per 1000 steps.
         scheduler: of the learning rate: bound, or a function of the optimizer; None is none for a given optimizer.
         seed: of the points, and of nothing else.
         batch: points of the largest condition, the others in proportion; or points by condition; None: each one's n.
 
     Raises:
-        ValueError: if weights name other than the loss groups, or ``batch`` leaves a condition without points.
-        TypeError: if ``weights`` is neither of the three.
+        ValueError: if weights name other than the loss groups or are negative, ``batch`` leaves a condition without
+            points, the network's input columns are not the problem's coordinates, the optimizer or the scheduler is
+            one of something else or needs more than ``step()``.
+        TypeError: if an argument is of none of these types.
 
     Cost: a sweep of all N rows and one Jᵀx; traces add a few percent in the iterations that need them.
 
@@ -74,23 +88,18 @@ class Trainer:
         seed: int = 0,
         batch: int | Mapping[str, int] | None = None,
     ) -> None:
+        check_problem(problem, net, seed)
         self.problem, self.net, self.seed = problem, net, seed
         self.iteration = 0
         self.history = History()
         self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        if not self._parameters:
-            raise ValueError("Trainer: expected a network with parameters that require grad, got none")
         self._generator = torch.Generator(next(iter(self._parameters.values())).device).manual_seed(seed)
-        self._layout = Layout(problem, _sizes(problem, batch), net, self._generator)
+        self._layout = Layout(problem, points_by_condition(problem, batch), net, self._generator)
         self.weights = weights if isinstance(weights, NTKWeights) else None
-        self._set_weights(_initial_weights(weights, self._layout.groups))
+        self._set_weights(initial_weights(weights, self._layout.groups))
         self._default_optimizer = optimizer is None
-        self.optimizer = adam(net) if optimizer is None else optimizer
-        if scheduler is None and optimizer is None:
-            scheduler = exponential_decay
-        self.scheduler = (
-            scheduler if scheduler is None or isinstance(scheduler, LRScheduler) else scheduler(self.optimizer)
-        )
+        self.optimizer = optimizer_of(net, optimizer)
+        self.scheduler = scheduler_of(self.optimizer, scheduler, default_optimizer=optimizer is None)
         # Buffers of every step: the sweep's, and the gradients that it is pulled back into.
         self._workspace = Workspace()
         plain = torch.contiguous_format
@@ -113,16 +122,17 @@ class Trainer:
         out: str | Path | None = None,
         record_every: int = 100,
         error_every: int = 1000,
-        spectra: Sequence[int] = (),
+        spectra: Iterable[int] = (),
         checkpoint_seconds: float = 300.0,
         progress: bool | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Iterable[Callback] = (),
     ) -> History:
         """Train for that many more iterations.
 
         Args:
             iterations: how many more, at least 0.
-            out: folder that ``history.jsonl`` is streamed to and ``checkpoint.pt`` saved in, during and after the run.
+            out: folder that ``history.jsonl`` is streamed to and ``checkpoint.pt`` saved in, during and after the run;
+                it may hold the history of this run, and of no other one.
             record_every: iterations between two records of losses, weights and traces.
             error_every: iterations between two evaluations of the error on a grid, where an exact solution is known.
             spectra: iterations at which the eigenvalues of every group's kernel are recorded.
@@ -134,13 +144,15 @@ class Trainer:
             The history of all iterations so far; ``trainer.history`` is the same object.
 
         Raises:
-            ValueError: if ``iterations`` is negative, an interval is not positive, or ``out`` cannot be written.
+            ValueError: if ``iterations`` is negative, an interval is not positive, or ``out`` cannot be written or
+                holds the history of another run.
+            TypeError: if an argument is of another type.
             FloatingPointError: if a loss or a weight stops being finite; the history is kept.
         """
-        _check_fit(iterations, record_every, error_every)
-        hooks = list(callbacks)
+        check_fit(iterations, record_every, error_every, checkpoint_seconds)
+        hooks, spectra = hooks_of(callbacks), iterations_of(spectra)
         if out is not None:
-            self.history.stream(writable_folder(out))
+            self.history.stream(folder_of(out, self.history, self.iteration))
             hooks.append(Checkpoints(Path(out) / CHECKPOINT, checkpoint_seconds))
         bar = Progress(iterations) if shows_progress(progress) else None
         hooks += [bar] if bar else []
@@ -163,7 +175,7 @@ class Trainer:
                 bar.close()
         return self.history
 
-    def _iterate(self, due: Mapping[str, int], spectra: Sequence[int]) -> None:
+    def _iterate(self, due: Mapping[str, int], spectra: Collection[int]) -> None:
         k = self.iteration
         batch = self._layout.draw(self._generator)
         f, rows = self._sweep(batch)
@@ -236,7 +248,7 @@ class Trainer:
         if spectrum:
             self.history.add(self.iteration, spectrum=self._layout.spectra(self.net, batch))
 
-    def _final_record(self, spectra: Sequence[int]) -> None:
+    def _final_record(self, spectra: Collection[int]) -> None:
         """Record the parameters as they are, on the points that the next step would draw, and draw none."""
         state = self._generator.get_state()
         batch = self._layout.draw(self._generator)
@@ -255,26 +267,32 @@ class Trainer:
             path: a file; it is replaced atomically, and its folder made if it does not exist.
 
         Raises:
-            ValueError: if the folder cannot be written.
+            ValueError: if the folder cannot be written, or ``path`` is a folder itself.
         """
-        save_state(
-            path,
-            {
-                "iteration": self.iteration,
-                "seconds": self._seconds,
-                "seed": self.seed,
-                "batch": self._layout.sizes,
-                "net": self.net.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "default_optimizer": self._default_optimizer,
-                "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-                "generator": self._generator.get_state(),
-                "lam": self._lam,
-                "weights": None if self.weights is None else _settings(self.weights),
-                "weights_state": None if self.weights is None else self.weights.state_dict(),
-                "history": self.history.state_dict(),
-            },
-        )
+        save_state(path, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "iteration": self.iteration,
+            "seconds": self._seconds,
+            "seed": self.seed,
+            "batch": self._layout.sizes,
+            "problem": problem_kind(self.problem, self._layout.component_groups),
+            "net": self.net.state_dict(),
+            "layers": structure(self.net),
+            "trained": list(self._parameters),
+            "optimizer": self.optimizer.state_dict(),
+            "optimizer_kind": type(self.optimizer).__name__,
+            "default_optimizer": self._default_optimizer,
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scheduler_kind": None if self.scheduler is None else type(self.scheduler).__name__,
+            "generator": self._generator.get_state(),
+            "lam": self._lam,
+            "weights": None if self.weights is None else _settings(self.weights),
+            "weights_state": None if self.weights is None else self.weights.state_dict(),
+            "history": self.history.state_dict(),
+        }
 
     @classmethod
     def resume(
@@ -290,88 +308,48 @@ class Trainer:
         Args:
             path: what :meth:`save` wrote.
             problem: the same problem.
-            net: a network of the same shape and dtype; its parameters are overwritten.
+            net: a network of the same layers and dtype; its parameters are overwritten.
             optimizer: of the same kind as then, if it was not the default one; its state is overwritten.
-            scheduler: likewise.
+            scheduler: likewise, and None if the run had none of its own.
 
         Raises:
-            ValueError: if there is no such file, or network, problem or optimizer are not of the kind that was saved.
+            ValueError: if there is no such file, or one that is no checkpoint, or network, problem, optimizer or
+                scheduler are not of the kind that was saved; then nothing is overwritten.
         """
         state = load_state(path)
-        _check_same_network(net, state["net"])
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise ValueError(f"Trainer.resume: expected a checkpoint of Trainer.save, got the file {str(path)!r}")
+        check_problem(problem, net, state["seed"])
+        check_network(net, state["net"], state["layers"], state["trained"])
+        if set(state["batch"]) != set(problem.conditions):
+            raise ValueError(
+                f"Trainer.resume: expected a problem with the conditions {tuple(state['batch'])}, "
+                f"got {tuple(problem.conditions)}"
+            )
         if optimizer is None and not state["default_optimizer"]:
             raise ValueError("Trainer.resume: expected an optimizer of the kind that the run was given, got None")
-        net.load_state_dict(state["net"])
         weights = None if state["weights"] is None else NTKWeights(**state["weights"])
         trainer = cls(problem, net, weights, optimizer, scheduler, state["seed"], state["batch"])
-        if len(state["lam"]) != len(trainer._layout.groups):
-            raise ValueError(
-                f"Trainer.resume: expected a problem with {len(state['lam'])} loss groups, got {trainer._layout.groups}"
-            )
-        trainer.iteration, trainer._seconds = state["iteration"], state["seconds"]
-        trainer.optimizer.load_state_dict(state["optimizer"])
-        if trainer.scheduler is not None and state["scheduler"] is not None:
-            trainer.scheduler.load_state_dict(state["scheduler"])
-        trainer._generator.set_state(state["generator"])
-        if weights is not None:
-            weights.load_state_dict(state["weights_state"])
-        trainer._set_weights(state["lam"].to(trainer._lam.device))
-        trainer.history.load_state_dict(state["history"])
+        check_problem_kind(problem_kind(problem, trainer._layout.component_groups), state["problem"])
+        check_class("an optimizer", trainer.optimizer, state["optimizer_kind"])
+        check_class("a scheduler", trainer.scheduler, state["scheduler_kind"])
+        trainer._take(state)
         return trainer
 
-
-def _check_fit(iterations: int, record_every: int, error_every: int) -> None:
-    if iterations < 0:
-        raise ValueError(f"fit: expected iterations >= 0, got {iterations}")
-    if record_every < 1 or error_every < 1:
-        raise ValueError(f"fit: expected record_every and error_every >= 1, got {record_every} and {error_every}")
-
-
-def _sizes(problem: Problem, batch: int | Mapping[str, int] | None) -> dict[str, int]:
-    """Points per condition."""
-    own = {name: condition.size for name, condition in problem.conditions.items()}
-    if batch is None:
-        return own
-    if isinstance(batch, Mapping):
-        unknown = set(batch) - set(own)
-        if unknown:
-            raise ValueError(
-                f"Trainer: expected a batch for conditions out of {tuple(own)}, got {sorted(unknown)[0]!r}"
-            )
-        sizes = {**own, **batch}
-    else:
-        sizes = {name: round(batch * n / max(own.values())) for name, n in own.items()}
-    if min(sizes.values()) < 1:
-        raise ValueError(f"Trainer: expected a batch that leaves every condition a point, got {sizes}")
-    return sizes
-
-
-def _initial_weights(weights: NTKWeights | Mapping[str, float] | None, groups: tuple[str, ...]) -> Tensor:
-    """The weights of the first iteration, (G,), float64."""
-    if weights is None or isinstance(weights, NTKWeights):
-        unknown = set((weights and weights.points) or ()) - set(groups)
-        if unknown:
-            raise ValueError(f"Trainer: expected weights.points for groups out of {groups}, got {sorted(unknown)[0]!r}")
-        return torch.ones(len(groups), dtype=torch.float64)
-    if not isinstance(weights, Mapping):
-        raise TypeError(
-            f"Trainer: expected weights as NTKWeights, a dict of numbers or None, got {type(weights).__name__}"
-        )
-    if set(weights) != set(groups):
-        raise ValueError(f"Trainer: expected fixed weights for exactly the loss groups {groups}, got {tuple(weights)}")
-    return torch.tensor([float(weights[group]) for group in groups], dtype=torch.float64)
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Take over a checkpoint of a trainer of the same kind."""
+        self.optimizer.load_state_dict(state["optimizer"])  # first, as it may refuse its parameter groups
+        self.net.load_state_dict(state["net"])
+        self.iteration, self._seconds = state["iteration"], state["seconds"]
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self._generator.set_state(state["generator"])
+        if self.weights is not None:
+            self.weights.load_state_dict(state["weights_state"])
+        self._set_weights(state["lam"].to(self._lam.device))
+        self.history.load_state_dict(state["history"])
 
 
 def _settings(weights: NTKWeights) -> dict[str, Any]:
     """What an equal NTKWeights is made from."""
     return {"every": weights.every, "normalize": weights.normalize, "points": weights.points}
-
-
-def _check_same_network(net: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    own = {name: (tuple(t.shape), t.dtype) for name, t in net.state_dict().items()}
-    then = {name: (tuple(t.shape), t.dtype) for name, t in saved.items()}
-    for name in {**then, **own}:
-        if own.get(name) != then.get(name):
-            raise ValueError(
-                f"Trainer.resume: expected {name} with (shape, dtype) {then.get(name)}, got {own.get(name)}"
-            )

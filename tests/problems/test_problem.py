@@ -74,6 +74,10 @@ def swapped(u):
         ({"a": ntk.Condition(D, swapped, n=3)}, r"'a' has coordinates \('x', 't'\), the domain \('t', 'x'\)"),
         ({"a": ntk.Condition(ntk.Box(y=(0, 1)), n=3)}, r"'a' lives on coordinates \('y',\)"),
         ({"a": ntk.Condition(torch.zeros(4, 3))}, "'a' have 3 columns"),
+        (
+            {"a": ntk.Condition(ntk.Points(torch.zeros(4, 2), x=torch.zeros(4)))},
+            r"'a': expected columns with other names than the coordinates \('t', 'x'\), got 'x'",
+        ),
     ],
 )
 def test_conditions_that_disagree_with_the_domain_are_refused(conditions, sentence):
@@ -84,3 +88,27 @@ def test_conditions_that_disagree_with_the_domain_are_refused(conditions, senten
 def test_without_an_exact_solution_there_is_no_error_to_measure():
     with pytest.raises(ValueError, match="no exact solution"):
         ntk.Problem(D, {"u": ntk.Condition(D, n=3)}).error(Line())
+
+
+@pytest.mark.parametrize(
+    ("exact", "error", "sentence"),
+    [
+        (
+            lambda at: line(at)[:, None],
+            ValueError,
+            r"exact: expected shape \(16,\), one value per point, got \(16, 1\)",
+        ),
+        (lambda at: line(at).sum(), ValueError, r"got \(\)"),
+        (lambda at: 0.0, TypeError, r"exact: expected a tensor of shape \(16,\), got float"),
+    ],
+)
+def test_an_exact_solution_gives_one_value_per_point(exact, error, sentence):
+    problem = ntk.Problem(D, {"u": ntk.Condition(D, n=3)}, exact=exact)
+    with pytest.raises(error, match=sentence):
+        problem.error(Line(), size=4)
+
+
+@pytest.mark.parametrize("exact", [0.0, torch.zeros(3)])
+def test_an_exact_solution_is_a_function(exact):
+    with pytest.raises(TypeError, match="expected exact as a function of at, or None, got (float|Tensor)"):
+        ntk.Problem(D, {"u": ntk.Condition(D, n=3)}, exact=exact)

@@ -52,3 +52,10 @@ def test_a_state_is_plain_and_brings_everything_back():
 def test_a_folder_without_history_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a file .*history.jsonl"):
         History.load(tmp_path)
+
+
+def test_a_file_that_is_no_history_is_refused(tmp_path):
+    for text in ("no record\n", "[1, 2]\n", '{"error": 3}\n'):
+        (tmp_path / "history.jsonl").write_text(text)
+        with pytest.raises(ValueError, match="expected a record a line in .*history.jsonl, got"):
+            History.load(tmp_path)

@@ -232,14 +232,156 @@ def test_resuming_something_else_is_refused(tmp_path):
     net = network()
     trainer_of(net, optimizer=torch.optim.SGD(net.parameters(), 1e-3)).save(tmp_path / "own.pt")
     trainer_of(network()).save(tmp_path / "default.pt")
-    wider = ntk.MLP([2, 9, 8, 1], standardize=PROBLEM.domain)
-    other = ntk.Problem(PROBLEM.domain, {"u": ntk.Condition(PROBLEM.domain, n=3)})
+    torch.save(net.state_dict(), tmp_path / "parameters.pt")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    D = PROBLEM.domain
+    wider = ntk.MLP([2, 9, 8, 1], standardize=D)
+    sigmoid = ntk.MLP([2, 8, 8, 1], activation="sigmoid", standardize=D)
+    frozen = network()
+    next(frozen.parameters()).requires_grad_(False)
+    other = ntk.Problem(D, {"u": ntk.Condition(D, n=3)})
+    renamed = ntk.Problem(D, {**PROBLEM.conditions, "left": ntk.Condition(D.at(x=0), n=100, group="v")})
     for path, problem, into, sentence in (
         ("none.pt", PROBLEM, network(), "expected a checkpoint"),
+        ("junk.pt", PROBLEM, network(), "expected a checkpoint at '.*junk.pt', got a file of another kind"),
+        ("parameters.pt", PROBLEM, network(), "expected a checkpoint of Trainer.save, got the file '.*parameters.pt'"),
         ("own.pt", PROBLEM, network(), "expected an optimizer of the kind"),
         ("default.pt", PROBLEM, wider, r"expected 0.weight with .*\(8, 2\).*got .*\(9, 2\)"),
         ("default.pt", PROBLEM, network(torch.float64), "float32.*got .*float64"),
-        ("default.pt", other, network(), "conditions out of"),
+        ("default.pt", PROBLEM, sigmoid, r"expected layer '1' as Tanh\(\), got Sigmoid\(\)"),
+        ("default.pt", PROBLEM, frozen, "'0.weight'.* to require grad and nothing else"),
+        ("default.pt", other, network(), r"conditions \('start', .*got \('u',\)"),
+        ("default.pt", renamed, network(), "with the groups .*'left': \\['u'\\].*got .*'left': \\['v'\\]"),
     ):
+        before = copy.deepcopy(into)
         with pytest.raises(ValueError, match=sentence):
             ntk.Trainer.resume(tmp_path / path, problem, into)
+        assert equal(into, before)
+
+
+def test_resuming_with_another_optimizer_or_scheduler_is_refused(tmp_path):
+    def sgd(net):
+        return torch.optim.SGD(net.parameters(), 1e-3)
+
+    net = network()
+    trainer_of(net, optimizer=sgd(net)).save(tmp_path / "bare.pt")
+    trainer_of(net, optimizer=sgd(net), scheduler=exponential_decay).save(tmp_path / "decay.pt")
+    for path, kind, scheduler, sentence in (
+        ("bare.pt", torch.optim.RMSprop, None, "expected an optimizer of the kind .* SGD, got RMSprop"),
+        ("bare.pt", torch.optim.SGD, exponential_decay, "expected a scheduler .* None, got LambdaLR"),
+        ("decay.pt", torch.optim.SGD, None, "expected a scheduler of the kind that the run had, LambdaLR, got None"),
+    ):
+        net = network()
+        with pytest.raises(ValueError, match=sentence):
+            ntk.Trainer.resume(tmp_path / path, PROBLEM, net, kind(net.parameters(), 1e-3), scheduler)
+
+
+def test_a_checkpoint_is_not_saved_onto_a_folder(tmp_path):
+    with pytest.raises(ValueError, match="expected the path of a file to save in, got the folder"):
+        trainer_of(network()).save(tmp_path)
+
+
+def test_the_history_of_another_run_is_not_overwritten(tmp_path):
+    trainer_of(network()).fit(6, out=tmp_path, **FIT)
+    stored = (tmp_path / "history.jsonl").read_bytes()
+    trained = trainer_of(network(), seed=1)
+    trained.fit(6, **FIT)
+    for trainer in (trainer_of(network()), trained):
+        with pytest.raises(ValueError, match=f"expected a folder without the history of another run, got '{tmp_path}'"):
+            trainer.fit(1, out=tmp_path, **FIT)
+        assert (tmp_path / "history.jsonl").read_bytes() == stored
+
+
+def test_a_run_goes_on_in_its_own_folder(tmp_path):
+    trainer = trainer_of(network())
+    for n in (0, 6, 4):
+        trainer.fit(n, out=tmp_path, **FIT)
+    trainer.fit(5, **FIT)  # not in the folder
+    trainer.save(tmp_path / "later.pt")
+    resumed = ntk.Trainer.resume(tmp_path / "later.pt", PROBLEM, network())
+    resumed.fit(3, out=tmp_path, **FIT)
+    assert History.load(tmp_path).records == resumed.history.records
+    assert max(resumed.history.records) == 18
+
+
+def foreign(kind, *arguments):
+    return kind(network().parameters(), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"optimizer": torch.optim.SGD}, TypeError, "expected optimizer as an object.*got the class SGD"),
+        ({"optimizer": "adam"}, TypeError, "expected optimizer as an object.*got str"),
+        ({"optimizer": foreign(torch.optim.SGD, 0.1)}, ValueError, "this network's parameters, got one with 6 others"),
+        ({"scheduler": 0.9}, TypeError, "expected scheduler as a torch scheduler or a function, got float"),
+        ({"scheduler": lambda optimizer: 0.9}, TypeError, "got one that makes float"),
+        ({"scheduler": exponential_decay(foreign(torch.optim.SGD, 0.1))}, ValueError, "got one of another optimizer"),
+        (
+            {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+            ValueError,
+            "without a metric, got ReduceLROnPlateau",
+        ),
+        ({"seed": "0"}, TypeError, "expected seed as a whole number, got '0'"),
+        ({"batch": 12.5}, TypeError, "expected batch as a whole number, or one by condition, got 12.5"),
+        ({"weights": {"u": 1.0, "ut": -1.0, "r": 1.0}}, ValueError, "finite weight >= 0 for group 'ut', got -1.0"),
+        ({"weights": {"u": 1.0, "ut": "1", "r": 1.0}}, TypeError, "a number as the weight of group 'ut', got str"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused(options, error, sentence):
+    with pytest.raises(error, match=sentence):
+        trainer_of(network(), **options)
+
+
+def test_an_optimizer_holds_all_that_is_trained_and_needs_no_closure():
+    net = network()
+    for optimizer, sentence in (
+        (
+            torch.optim.SGD(list(net.parameters())[:-1], 0.1),
+            "all parameters that require grad, got one without '4.bias'",
+        ),
+        (torch.optim.LBFGS(net.parameters()), "steps without a closure, got LBFGS"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            trainer_of(net, optimizer=optimizer)
+    list(net.parameters())[-1].requires_grad_(False)
+    trainer_of(net, optimizer=torch.optim.SGD(list(net.parameters())[:-1], 1e-4)).fit(1, **FIT)
+
+
+@pytest.mark.parametrize(
+    ("problem", "net", "error", "sentence"),
+    [
+        (network(), network(), TypeError, "expected an ntk.Problem first, got MLP"),
+        (ntk.problems.Wave1D, network(), TypeError, "got the class Wave1D"),
+        (PROBLEM, lambda x: x, TypeError, "expected a network .* after the problem, got function"),
+        (PROBLEM, ntk.MLP([3, 4, 1]), ValueError, r"an input column for each of \('t', 'x'\), got 3 columns"),
+        (
+            PROBLEM,
+            torch.nn.Sequential(torch.nn.LayerNorm(2), torch.nn.Linear(2, 1)),
+            ValueError,
+            "'0' .LayerNorm. is not",
+        ),
+    ],
+)
+def test_a_trainer_is_made_of_a_problem_and_a_network_that_fits(problem, net, error, sentence):
+    with pytest.raises(error, match=sentence):
+        ntk.Trainer(problem, net)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"iterations": 3.0}, "expected iterations as a whole number, got 3.0"),
+        ({"iterations": "3"}, "expected iterations as a whole number, got '3'"),
+        ({"error_every": 2.5}, "expected error_every as a whole number, got 2.5"),
+        ({"checkpoint_seconds": "1"}, "expected checkpoint_seconds as a number, got str"),
+        ({"spectra": 5}, "expected spectra as a sequence of iterations, got int"),
+        ({"spectra": [0, 1.5]}, "expected whole numbers in spectra, got 1.5"),
+        ({"callbacks": print}, "expected callbacks as a sequence of functions of the trainer, got builtin"),
+        ({"callbacks": [1]}, "expected functions of the trainer in callbacks, got int"),
+        ({"out": 5}, "expected out as the path of a folder, got int"),
+    ],
+)
+def test_fits_with_arguments_of_the_wrong_kind_are_refused(options, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        trainer_of(network()).fit(**{"iterations": 1, "progress": False, **options})
