@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -80,6 +81,11 @@ class Condition:
             return self.n
         assert isinstance(self.where, Points)
         return len(self.where)
+
+    @property
+    def most(self) -> int:
+        """The most points that one draw can have: fixed ones are drawn without repetition."""
+        return len(self.where) if isinstance(self.where, Points) else sys.maxsize
 
     def draw(self, n: int, generator: torch.Generator, dtype: torch.dtype) -> Draw:
         """Draw points on the generator's device.

@@ -68,6 +68,11 @@ def points_by_condition(problem: Problem, batch: int | Mapping[str, int] | None)
         sizes = {name: round(batch * n / max(own.values())) for name, n in own.items()}
     if min(sizes.values()) < 1:
         raise ValueError(f"Trainer: expected a batch that leaves every condition a point, got {sizes}")
+    for name, n in sizes.items():
+        if n > problem.conditions[name].most:
+            raise ValueError(
+                f"Trainer: expected at most {problem.conditions[name].most} of the fixed points of {name!r}, got {n}"
+            )
     return sizes
 
 

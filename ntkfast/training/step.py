@@ -28,7 +28,7 @@ class Batch:
 class Layout:
     """The rows of a step in the order of the sweep: conditions one after the other, rows point-major within each.
 
-    With n_i the points of the condition that row i belongs to and g(i) its loss group,
+    With g(i) the loss group of row i and n_i the rows of its condition in that group,
 
         loss_g = Σ_{i: g(i) = g} row_i² / n_i,        ∂(Σ_g λ_g loss_g)/∂row_i = 2 λ_g(i) row_i / n_i.
 
@@ -51,9 +51,7 @@ class Layout:
         number = {group: k for k, group in enumerate(self.groups)}
         pattern = {name: [number[group] for group in groups] for name, groups in self.component_groups.items()}
         rows = [torch.tensor(pattern[name]).repeat(n) for name, n in self.sizes.items()]
-        parts = [
-            torch.full((len(r),), 1 / n, dtype=torch.float64) for r, n in zip(rows, self.sizes.values(), strict=True)
-        ]
+        parts = [(1 / torch.bincount(own).double())[own] for own in rows]
         self.group_of_row = torch.cat(rows).to(self.device)
         self.share = torch.cat(parts).to(self.device, self.dtype)
         counts = torch.bincount(torch.cat(rows), minlength=len(self.groups)).tolist()
@@ -124,7 +122,9 @@ class Layout:
         for group, n in points.items():
             members = {name: size for name, size in self.sizes.items() if group in self.component_groups[name]}
             total = sum(members.values())
-            sizes = {name: max(1, round(n * size / total)) for name, size in members.items()}
+            sizes = {
+                name: min(max(1, round(n * size / total)), self.conditions[name].most) for name, size in members.items()
+            }
             f = sweep(net, self.draw(generator, sizes))
             mine = [
                 torch.tensor([g == group for g in self.component_groups[name]]).repeat(k) for name, k in sizes.items()

@@ -124,3 +124,41 @@ def test_named_columns_reach_the_residual(net):
         layout = Layout(ntk.Problem(D, {"c": condition}), {"c": 6}, net, torch.Generator())
         rows.append(sweep(net, layout.draw(torch.Generator())).rows.detach())
     assert torch.allclose(rows[0], rows[1], rtol=1e-12)
+
+
+def test_a_group_loss_is_the_mean_over_its_rows():
+    """Two outputs of one condition are 2n rows of one group."""
+    xy = torch.rand(6, 2, dtype=torch.float64)
+    problem = ntk.Problem(ntk.Box(t=(0, 1), x=(0, 1)), {"both": ntk.Condition(xy)})
+    net = ntk.MLP([2, 8, 2], dtype=torch.float64)
+    trainer = ntk.Trainer(problem, net)
+    history = trainer.fit(1, progress=False)
+    torch.manual_seed(0)
+    expected = ntk.MLP([2, 8, 2], dtype=torch.float64)
+    trainer = ntk.Trainer(problem, expected)
+    with torch.no_grad():
+        mean = float(expected(xy).square().mean())
+    assert trainer.fit(1, progress=False).loss["both"].values[0] == pytest.approx(mean, rel=1e-12)
+    assert len(history.loss["both"]) == 2
+
+
+def test_no_more_fixed_points_than_there_are():
+    xy = torch.rand(6, 2)
+    problem = ntk.Problem(ntk.Box(t=(0, 1), x=(0, 1)), {"edge": ntk.Condition(xy, n=3), "r": ntk.Condition(xy)})
+    with pytest.raises(ValueError, match="expected at most 6 of the fixed points of 'edge', got 7"):
+        ntk.Trainer(problem, ntk.MLP([2, 4, 1]), batch={"edge": 7})
+    weights = ntk.NTKWeights(every=1, points={"edge": 50})
+    ntk.Trainer(problem, ntk.MLP([2, 4, 1]), weights=weights).fit(2, progress=False)
+
+
+def test_a_subset_of_fixed_points_follows_the_seed_alone():
+    xy = torch.rand(40, 2)
+    problem = ntk.Problem(ntk.Box(t=(0, 1), x=(0, 1)), {"edge": ntk.Condition(xy, n=5)})
+
+    def losses(global_seed: int) -> list[float]:
+        torch.manual_seed(7)
+        trainer = ntk.Trainer(problem, ntk.MLP([2, 4, 1]), seed=3)
+        torch.manual_seed(global_seed)
+        return trainer.fit(4, progress=False, record_every=1).loss["edge"].values
+
+    assert losses(0) == losses(1)
