@@ -124,3 +124,11 @@ def test_named_columns_reach_the_residual(net):
         layout = Layout(ntk.Problem(D, {"c": condition}), {"c": 6}, net, torch.Generator())
         rows.append(sweep(net, layout.draw(torch.Generator())).rows.detach())
     assert torch.allclose(rows[0], rows[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("residual", [ntk.value, lambda u: u.d(t=1)], ids=["value", "residual"])
+def test_a_function_that_draws_too_many_columns_is_refused_by_the_name_of_its_condition(net, residual):
+    D = PROBLEM.domain
+    problem = ntk.Problem(D, {"ball": ntk.Condition(lambda n, g: torch.rand(n, 3, generator=g), residual, n=4)})
+    with pytest.raises(ValueError, match=r"condition 'ball': expected .* each of \('t', 'x'\) .*got 3 columns"):
+        Layout(problem, {"ball": 4}, net, torch.Generator())
