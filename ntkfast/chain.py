@@ -29,6 +29,7 @@ _CODES: dict[type[nn.Module], int] = {
     nn.SiLU: ACTIVATIONS["silu"],
     nn.GELU: ACTIVATIONS["gelu"],
 }
+_CONTAINERS = "nn.Sequential or ntk.MLP as the container of the layers"
 _KNOWN = "nn.Linear, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.ReLU, nn.Identity, ntk.Sin or ntk.Erf"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _hooks_of = itemgetter(*_HOOKS)
@@ -146,7 +147,8 @@ def chain_of(net: nn.Module) -> Chain:
             if module.training and module.p > 0:
                 _refuse(name, module, "dropout that is off (p=0 or net.eval())", f"p={module.p} in training mode")
         elif kind is not nn.Identity:
-            _refuse(name, module, _KNOWN, _what(module))
+            own_container = bool(module._modules) and not isinstance(module, nn.Linear)
+            _refuse(name, module, _CONTAINERS if own_container else _KNOWN, _what(module))
     return _assemble(net, linears, activations, standardize)
 
 
@@ -227,6 +229,8 @@ def _leaves(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str,
     if any(_hooks_of(state)):
         found = next(hooks for hooks in _HOOKS if state[hooks])
         _refuse(name, module, "no hooks", f"{len(state[found])} in {found[1:]}")
+    if "_orig_mod" in module._modules:
+        _refuse(name, module, "the network that was given to torch.compile", "the compiled one")
     if "forward" in state:
         _refuse(name, module, "the forward of its class", "a forward set on the module itself")
     kind = type(module)

@@ -56,9 +56,9 @@ class Form:
         self._source = source
         self._tensor: Tensor | None = None
 
-    def d(self, **orders: int) -> Form:
+    def d(self, *names: str, **orders: int) -> Form:
         """Refuse: only an output itself can be differentiated, not a combination."""
-        wanted = ", ".join(f"{name}={order}" for name, order in orders.items())
+        wanted = ", ".join([*map(repr, names), *(f"{name}={order}" for name, order in orders.items())])
         raise ValueError(
             f"residual {self._tape.name}: d({wanted}) expects an output itself, as in u.d(x=2), "
             f"got the combination {self!r}; differentiate the outputs and combine their derivatives"
@@ -186,6 +186,9 @@ class Form:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if not hasattr(Tensor, name):
+            known, of = ", ".join(self._tape.coordinates), f"residual {self._tape.name}"
+            raise AttributeError(f"{of}: expected derivatives as in u.d(x=1), along one of {known}, got .{name}")
         return getattr(self._values(), name)
 
     def __pow__(self, other: Any) -> Tensor:
@@ -291,10 +294,11 @@ class Jet(Form):
         """The output itself."""
         return self
 
-    def d(self, **orders: int) -> Form:
+    def d(self, *names: str, **orders: int) -> Form:
         """The derivative of the given order along a coordinate, ∂ᵏu/∂xᵏ, lazily.
 
         Args:
+            *names: none; a name by itself is refused.
             **orders: coordinate name = order, one coordinate, order at most 2 (``u.d(t=2)``).
 
         Returns:
@@ -305,6 +309,9 @@ class Jet(Form):
             TypeError: an order that is not an int.
         """
         known, alpha = self._tape.coordinates, []
+        if names or not orders:
+            got = f"d({', '.join(map(repr, names))})" if names else "nothing"
+            raise ValueError(f"residual {self._tape.name}: expected a coordinate = an order, as in u.d(x=1), got {got}")
         for name, order in orders.items():
             if name not in known:
                 raise ValueError(
@@ -325,10 +332,6 @@ class Jet(Form):
             mixed = ", ".join(f"{name}={order}" for name, order in orders.items())
             raise ValueError(
                 f"residual {self._tape.name}: expected a derivative along one coordinate, got the mixed d({mixed})"
-            )
-        if not orders:
-            raise ValueError(
-                f"residual {self._tape.name}: d() expects a coordinate and an order, as in d(x=1), got nothing"
             )
         return Form(self._tape, {(self._output, tuple(alpha)): 1.0})
 

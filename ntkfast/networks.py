@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -205,7 +205,8 @@ class MLP(nn.Module):
         b_std: for "ntk" only, 1 if None.
 
     Raises:
-        ValueError: a size, name or option that is not one of the above.
+        ValueError: a size, name or option that is not one of the above, or a device that this machine does not have.
+        TypeError: sizes that are no list, or an activation that makes no module.
 
     Example:
         >>> import torch
@@ -232,6 +233,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = _checked_sizes(sizes)
+        _check_device(device)
         make_activation = _activation(activation)
         init = _checked_init(init, parameterization, w_std, b_std)
         if dtype not in (None, torch.float32, torch.float64):
@@ -242,7 +244,7 @@ class MLP(nn.Module):
             self.add_module("standardize", Standardize(mean, std, dtype=dtype, device=device))
         for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
             if i > 0:
-                self.add_module(str(2 * i - 1), make_activation())
+                self.add_module(str(2 * i - 1), _made(make_activation))
             if parameterization == "ntk":
                 std_w, std_b = (1.0 if s is None else s for s in (w_std, b_std))
                 layer: nn.Module = ScaledLinear(n_in, n_out, std_w, std_b, dtype=dtype, device=device)
@@ -277,6 +279,8 @@ def _linear(n_in: int, n_out: int, init: str, dtype: torch.dtype | None, device:
 
 
 def _checked_sizes(sizes: Sequence[int]) -> list[int]:
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise TypeError(f"MLP: expected sizes as a list such as [2, 50, 1], got {sizes!r}")
     sizes = list(sizes)
     good = all(isinstance(s, int) and not isinstance(s, bool) and s >= 1 for s in sizes)
     if len(sizes) < 2 or not good:
@@ -292,6 +296,30 @@ def _activation(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Mo
     raise ValueError(
         f"MLP: expected activation as one of {', '.join(_MODULES)} or a function making a module, got {activation!r}"
     )
+
+
+def _made(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    name = getattr(make_activation, "__name__", repr(make_activation))
+    try:
+        module = make_activation()
+    except TypeError as error:
+        raise TypeError(
+            f"MLP: expected activation as a name such as 'tanh' or a function without arguments, got {name}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"MLP: expected an activation that makes a module, got {name}, which gives {type(module).__name__}"
+        )
+    return module
+
+
+def _check_device(device: Any) -> None:
+    try:
+        kind = "cpu" if device is None else torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"MLP: expected a device such as 'cpu' or 'cuda', got {device!r}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"MLP: expected a device of this machine, got {str(device)!r}, but torch finds no GPU")
 
 
 def _checked_init(init: str | None, parameterization: str, w_std: float | None, b_std: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 DENSE_ROWS = 512
 
 
+def check_kernel(owner: str, K: Tensor) -> None:
+    """Refuse a kernel, or the diagonal of one, that is not finite: no eigenvalue solver says so.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    if not bool(K.isfinite().all()):
+        raise ValueError(f"{owner}: expected a finite kernel, got {'NaN' if bool(K.isnan().any()) else 'infinity'}")
+
+
 class NTKOperator:
     """The neural tangent kernel K = J Jᵀ of residual rows, applied without forming it; a snapshot at the present θ.
 
@@ -26,9 +36,10 @@ class NTKOperator:
         points: (n, d), in the units of the problem; or a dict of groups {name: (points, residual)}, whose rows follow
             each other in its order.
         residual: what the rows are; the outputs themselves by default.
+        wrt: fnmatch patterns on parameter names; all trainable parameters if None.
 
     Raises:
-        ValueError: a network, residual or points that the native core refuses.
+        ValueError: a network, residual or points that the native core refuses, or a pattern without a match.
 
     Cost: two sweeps when made; then N C Σ n_in n_out multiply–adds twice for each K v; memory for the factors,
     N C Σ (n_in + n_out) numbers.
@@ -43,12 +54,14 @@ class NTKOperator:
     """
 
     def __init__(
-        self, net: nn.Module, points: Tensor | Mapping[str, tuple[Tensor, Any]], residual: Any = value
+        self,
+        net: nn.Module,
+        points: Tensor | Mapping[str, tuple[Tensor, Any]],
+        residual: Any = value,
+        *,
+        wrt: str | Sequence[str] | None = None,
     ) -> None:
-        if isinstance(points, Mapping):
-            self.factors = factors(net, points)
-        else:
-            self.factors = factors(net, points, residual)
+        self.factors = factors(net, points, residual, wrt=wrt)
         rows = self.factors.rows.detach()
         self._n, self._dtype, self._device = rows.numel(), rows.dtype, rows.device
 
@@ -116,7 +129,7 @@ class NTKOperator:
             (values (k,), vectors (N, k)) in the operator's dtype, values descending.
 
         Raises:
-            ValueError: k is out of range, or ``which`` is neither of the two.
+            ValueError: k is out of range, ``which`` is neither of the two, or the kernel is not finite.
 
         Cost: dense N² + 10 N³ beside the gram; Lanczos a few times k products K v.
         """
@@ -124,6 +137,7 @@ class NTKOperator:
             raise ValueError(f"NTKOperator.eigsh: expected k as a whole number from 1 to {self._n}, got {k!r}")
         if which not in ("LA", "SA"):
             raise ValueError(f"NTKOperator.eigsh: expected which 'LA' (largest) or 'SA' (smallest), got {which!r}")
+        check_kernel("NTKOperator.eigsh", self.diag())  # K is J Jᵀ: where J is not finite, neither is the diagonal
         if self._n <= DENSE_ROWS or 4 * k >= self._n or which == "SA":
             values, vectors = torch.linalg.eigh(self.to_dense().double())  # ascending
             chosen = slice(self._n - k, self._n) if which == "LA" else slice(0, k)

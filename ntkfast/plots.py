@@ -96,6 +96,8 @@ def losses(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
 def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
     """Draw relative L2 errors over iterations, one colour a label, one curve a seed.
 
+    The axis is logarithmic; where all errors lie within a decade its ticks are plain numbers.
+
     Args:
         runs: by label: a curve (iterations, errors) for each seed.
 
@@ -107,6 +109,7 @@ def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
         for i, curve in enumerate(curves):
             axis.semilogy(*curve, color=COLORS[k], linestyle=DASHES[k % 2], label=label if i == 0 else None)
     axis.set(xlabel="iteration", ylabel=r"relative $L^2$ error")
+    _plain_within_a_decade(axis, [np.asarray(values, float) for curves in runs.values() for _, values in curves])
     _thousands(axis)
     figure.legend(loc="outside lower center", ncols=len(runs))
     return figure
@@ -135,7 +138,8 @@ def weights(curves: Mapping[str, Curve]) -> Figure:
 def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
     """Draw the eigenvalues of every group's kernel against their index, one curve an iteration.
 
-    Eigenvalues below n · ε · (largest) are rounding and are left out.
+    Eigenvalues below n · ε · (largest) are rounding and are left out, and so are all that are zero or negative, which
+    a logarithmic axis cannot show; a curve then ends early.
 
     Args:
         spectrum: by group ("" for the joint kernel), by iteration: eigenvalues, descending.
@@ -151,7 +155,7 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
         shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(by_iteration)))
         for shade, (iteration, eigenvalues) in zip(shades, sorted(by_iteration.items()), strict=True):
             values = np.asarray(eigenvalues)
-            values = values[values > len(values) * np.finfo(np.float64).eps * values.max()]
+            values = values[values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)]
             marker = "." if len(values) < 10 else None
             axis.loglog(np.arange(1, len(values) + 1), values, color=shade, marker=marker, label=_grouped(iteration))
         name = rf"K_{{{symbol(group)}}}" if group else "K"
@@ -323,6 +327,18 @@ def _powers() -> Any:
     formatter = ScalarFormatter(useMathText=True)
     formatter.set_powerlimits((-2, 3))
     return formatter
+
+
+def _plain_within_a_decade(axis: Any, curves: Sequence[np.ndarray]) -> None:
+    """Powers of ten leave such an axis without labels and without a horizontal grid."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+    values = np.concatenate([*curves, np.empty(0)])
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) and values.max() < 10 * values.min():
+        axis.yaxis.set_major_locator(MaxNLocator(5))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
 
 
 def _thousands(axis: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .gram import gram
+from .operator import check_kernel
 from .residual import value
 
 Groups = Mapping[str, tuple[Tensor, Any]]
@@ -41,7 +42,7 @@ def spectrum(
         (N,), float64, descending, on the network's device.
 
     Raises:
-        ValueError: what ``ntk.gram`` refuses.
+        ValueError: what ``ntk.gram`` refuses, or a kernel that is not finite.
 
     Cost: a gram in float64 and 4/3 N³ flops; N² · 8 bytes.
 
@@ -60,6 +61,7 @@ def spectrum(
         K = gram(net, points, wrt=wrt, memory=memory)
     else:
         K = gram(net, points, residual, wrt=wrt, memory=memory)
+    check_kernel("spectrum", K)
     return torch.linalg.eigvalsh(K).flip(0)
 
 

@@ -188,10 +188,25 @@ class MyLinear(nn.Linear):
     pass
 
 
+class OwnContainer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 TANH = nn.Tanh()
 LINEAR = nn.Linear(4, 4)
 REFUSED = {
     "custom module": (Custom(), "the network (Custom)", "Custom"),
+    "own container": (OwnContainer(), "the network (OwnContainer)", "nn.Sequential or ntk.MLP as the container"),
+    "compiled": (
+        torch.compile(MLP([2, 3, 1]), backend="eager"),
+        "the network (OptimizedModule)",
+        "that was given to torch.compile",
+    ),
     "unknown layer": (sequential(nn.BatchNorm1d(4)), "layer '1' (BatchNorm1d)", "nn.Linear, nn.Tanh"),
     "unknown nested layer": (sequential(nn.Sequential(nn.LayerNorm(4))), "layer '1.0' (LayerNorm)", "LayerNorm"),
     "subclass of linear": (sequential(MyLinear(4, 4)), "layer '1' (MyLinear)", "a subclass of nn.Linear"),

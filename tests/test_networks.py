@@ -150,3 +150,23 @@ def test_standardize_wants_one_number_per_column():
         Standardize(torch.zeros(2, 2), torch.ones(2))
     with pytest.raises(ValueError, match="of one length, got 2 and 3"):
         Standardize(torch.zeros(2), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ((2, 3, 1), TypeError, r"sizes as a list such as \[2, 50, 1\], got 2"),
+        (([2, 3, 1], torch.tanh), TypeError, "a name such as 'tanh' or a function without arguments, got tanh"),
+        (([2, 3, 1], lambda: torch.tanh), TypeError, "makes a module, got <lambda>, which gives builtin"),
+        (([2, 3, 1], "tanh", None, None, None, "abacus"), ValueError, "a device such as 'cpu' or 'cuda', got 'abacus'"),
+    ],
+)
+def test_arguments_in_the_wrong_place_are_named(arguments, error, sentence):
+    with pytest.raises(error, match=sentence):
+        MLP(*arguments)
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="a device of this machine, got 'cuda', but torch finds no GPU"):
+        MLP([2, 3, 1], device="cuda")

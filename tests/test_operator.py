@@ -139,3 +139,25 @@ def test_a_wrong_call_is_answered_by_a_sentence(act, kind, sentence):
     with pytest.raises(kind) as error:
         act(make())
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("n", [9, 40])
+def test_a_kernel_that_is_not_finite_has_no_eigenvalues(monkeypatch, n):
+    monkeypatch.setattr(operator_module, "DENSE_ROWS", 20)
+    net = MLP([2, 5, 1])
+    with torch.no_grad():
+        next(net.parameters())[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="eigsh: expected a finite kernel, got NaN"):
+        NTKOperator(net, torch.rand(n, 2)).eigsh(2)
+
+
+def test_wrt_takes_the_blocks_apart():
+    torch.manual_seed(0)
+    net, x = MLP([2, 11, 11, 1], dtype=torch.float64), torch.rand(9, 2, dtype=torch.float64)
+    whole = NTKOperator(net, x, wave)
+    parts = [NTKOperator(net, x, wave, wrt=pattern) for pattern in ("*.weight", "*.bias")]
+    assert close(sum(part.to_dense() for part in parts), whole.to_dense())
+    v = torch.randn(9, dtype=torch.float64)
+    assert close(sum(part @ v for part in parts), whole @ v)
+    with pytest.raises(ValueError, match="wrt: expected a pattern"):
+        NTKOperator(net, x, wrt="nothing")

@@ -44,6 +44,28 @@ def test_errors_draw_every_seed_and_name_each_run_once():
     assert axis.get_xlabel() == "iteration" and "error" in axis.get_ylabel()
 
 
+@pytest.mark.parametrize("values", [[0.3, 0.5, 0.9], [0.97, 0.95, 0.96], [2e-3, 2e-3, 2e-3]])
+def test_errors_within_a_decade_have_plain_labels_and_a_grid(values):
+    figure = plots.errors({"a": [(K, values)]})
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    low, high = axis.get_ylim()
+    ticks = [tick for tick in axis.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert len(ticks) >= 3 and all(tick.gridline.get_visible() for tick in ticks)
+    assert all(float(tick.label1.get_text()) == pytest.approx(tick.get_loc()) for tick in ticks)
+
+
+def test_errors_over_decades_are_labelled_in_powers_of_ten():
+    figure = plots.errors({"a": [CURVE]})
+    figure.draw_without_rendering()
+    assert any("10^{-1}" in label.get_text() for label in figure.axes[0].get_yticklabels())
+
+
+def test_spectra_leave_out_what_is_not_positive():
+    (axis,) = plots.spectra({"u": {0: [-1e-18, -2e-18], 10: [2.0, 0.0, -1.0]}}).axes
+    assert [list(line.get_ydata()) for line in axis.lines] == [[], [2]]
+
+
 def test_weights_have_a_curve_a_group():
     (axis,) = plots.weights({"u": CURVE, "r": CURVE}).axes
     assert [line.get_label() for line in axis.lines] == [r"$\lambda_{u}$", r"$\lambda_{r}$"]

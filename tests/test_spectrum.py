@@ -127,3 +127,12 @@ def test_what_has_no_answer_is_refused():
         effective_rank(torch.zeros(3))
     with pytest.raises(ValueError, match="expected lr and steps of at least 0, got lr=-1.0 and steps=2"):
         mode_decay(torch.ones(2), -1.0, 2)
+
+
+@pytest.mark.parametrize(("bad", "word"), [(math.nan, "NaN"), (1e200, "infinity")])
+def test_a_kernel_that_is_not_finite_has_no_spectrum(bad, word):
+    net = MLP([2, 5, 1], activation="identity", dtype=torch.float64)
+    with torch.no_grad():
+        next(net.parameters()).fill_(bad)
+    with pytest.raises(ValueError, match=f"spectrum: expected a finite kernel, got {word}"):
+        spectrum(net, torch.rand(4, 2, dtype=torch.float64))

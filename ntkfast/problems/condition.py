@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Condition:
 
     Raises:
         ValueError: if ``n`` is missing, not positive, or more than there are fixed points.
-        TypeError: if ``where`` is none of the above.
+        TypeError: if an argument is none of the above.
 
     Example:
         >>> import ntkfast as ntk
@@ -60,11 +61,12 @@ class Condition:
     def __post_init__(self) -> None:
         where = Points(self.where) if isinstance(self.where, Tensor) else self.where
         object.__setattr__(self, "where", where)
-        if not (isinstance(where, Box | Union | Points) or callable(where)):
+        if isinstance(where, Residual) or not (isinstance(where, Box | Union | Points) or callable(where)):
             raise TypeError(
                 f"Condition: expected where to be a Box, a union, a tensor, Points or a function (n, generator), "
                 f"got {type(where).__name__}"
             )
+        self._check_types()
         if self.n is not None and self.n < 1:
             raise ValueError(f"Condition: expected n >= 1, got {self.n}")
         if isinstance(where, Points):
@@ -73,6 +75,22 @@ class Condition:
                 raise ValueError(f"Condition: expected n <= {len(where)}, the fixed points, got {self.n}")
         elif self.n is None:
             raise ValueError("Condition: expected n, the number of points to draw per iteration, got None")
+
+    def _check_types(self) -> None:
+        if not callable(self.residual):
+            raise TypeError(
+                f"Condition: expected where first and then a residual or a function, got {type(self.residual).__name__}"
+            )
+        for target in self.target.values() if isinstance(self.target, Mapping) else (self.target,):
+            if not (isinstance(target, numbers.Real | Tensor) or callable(target)):
+                raise TypeError(
+                    f"Condition: expected target as a number, a tensor, a function of at, or a dict of these, "
+                    f"got {type(target).__name__}"
+                )
+        if self.n is not None and (not isinstance(self.n, int) or isinstance(self.n, bool)):
+            raise TypeError(f"Condition: expected n as a whole number, got {self.n!r}")
+        if not (self.group is None or isinstance(self.group, str)):
+            raise TypeError(f"Condition: expected group as a name, got {self.group!r}")
 
     @property
     def size(self) -> int:
@@ -100,6 +118,7 @@ class Condition:
 
         Raises:
             ValueError: if the function given as ``where`` returns the wrong number of points or NaN.
+            TypeError: if it returns neither a tensor nor Points.
         """
         if isinstance(self.where, Box | Union):
             return Draw(Points(self.where.sample(n, generator, dtype)), None)
@@ -111,6 +130,8 @@ class Condition:
             return Draw(points[index], index)
         assert not isinstance(self.where, Tensor)  # made into Points at the start
         drawn = self.where(n, generator)
+        if not isinstance(drawn, Tensor | Points):
+            raise TypeError(f"the function that draws points: expected a tensor or Points, got {type(drawn).__name__}")
         points = (drawn if isinstance(drawn, Points) else Points(drawn)).to(generator.device, dtype)
         if len(points) != n:
             raise ValueError(f"the function that draws points was asked for {n}, but returned {len(points)}")
@@ -138,13 +159,13 @@ class Condition:
             columns = [self.target.get(name, 0.0) for name in names]
         else:
             columns = [self.target] * len(names)
-        if all(isinstance(column, int | float) and column == 0 for column in columns):
+        if all(isinstance(column, numbers.Real) and column == 0 for column in columns):
             return None
         return torch.stack([self._column(column, coordinates, draw) for column in columns], dim=1)
 
     def _column(self, target: Target, coordinates: tuple[str, ...], draw: Draw) -> Tensor:
         xy = draw.points.xy
-        if isinstance(target, int | float):
+        if isinstance(target, int | float | numbers.Real):
             return xy.new_full((len(xy),), float(target))
         if isinstance(target, Tensor):
             if not isinstance(self.where, Points) or target.shape != (len(self.where),):

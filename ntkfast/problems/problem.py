@@ -30,7 +30,7 @@ class Problem:
 
     Raises:
         ValueError: if there is no condition, or one whose coordinates are not the domain's.
-        TypeError: if ``exact`` is no function.
+        TypeError: if ``domain`` is no Box, ``conditions`` no dict of conditions, or ``exact`` no function.
 
     Example:
         >>> import ntkfast as ntk
@@ -47,6 +47,16 @@ class Problem:
     exact: Callable[[At], Tensor] | None = field(default=None)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.domain, Box):
+            raise TypeError(f"Problem: expected an ntk.Box as the domain, got {type(self.domain).__name__}")
+        if not isinstance(self.conditions, Mapping):
+            raise TypeError(
+                f"Problem: expected a dict of conditions by name, {{'left': ntk.Condition(…)}}, "
+                f"got {type(self.conditions).__name__}"
+            )
+        for name, condition in self.conditions.items():
+            if not isinstance(condition, Condition):
+                raise TypeError(f"Problem: expected {name!r} to be an ntk.Condition, got {type(condition).__name__}")
         if not self.conditions:
             raise ValueError("Problem: expected at least one condition, got none")
         if self.exact is not None and not callable(self.exact):

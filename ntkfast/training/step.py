@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..factors import Factors, factors
 from ..problems import Condition, Problem
+from ..problems.condition import Draw
 from ..recording import record
 from ..residual import Residual
 from ..snapshot import Workspace
@@ -62,12 +63,21 @@ class Layout:
         components = {}
         with torch.no_grad():
             for name, condition in self.conditions.items():
-                points = condition.draw(self.sizes[name], generator, self.dtype).points
+                points = self._draw(name, self.sizes[name], generator).points
                 outputs = net(points.xy[:1]).shape[1]
                 assert isinstance(condition.residual, Residual)  # the problem has made it one
                 components[name] = record(condition.residual, points.xy, outputs, points.columns).names
         generator.set_state(state)
         return components
+
+    def _draw(self, name: str, n: int, generator: torch.Generator) -> Draw:
+        draw = self.conditions[name].draw(n, generator, self.dtype)
+        if draw.points.xy.shape[1] != len(self.coordinates):
+            raise ValueError(
+                f"condition {name!r}: expected points with a column for each of {self.coordinates} from its function, "
+                f"got {draw.points.xy.shape[1]} columns"
+            )
+        return draw
 
     def draw(self, generator: torch.Generator, sizes: Mapping[str, int] | None = None) -> Batch:
         """Draw the points of every condition, or of those in ``sizes``, in the problem's order."""
@@ -76,7 +86,7 @@ class Layout:
         lengths = []
         for name, n in (self.sizes if sizes is None else sizes).items():
             condition = self.conditions[name]
-            draw = condition.draw(n, generator, self.dtype)
+            draw = self._draw(name, n, generator)
             groups[name] = (_bare(draw.points), condition.residual)
             names = self.components[name]
             target = condition.targets(names, self.coordinates, draw)

@@ -112,3 +112,16 @@ def test_an_exact_solution_gives_one_value_per_point(exact, error, sentence):
 def test_an_exact_solution_is_a_function(exact):
     with pytest.raises(TypeError, match="expected exact as a function of at, or None, got (float|Tensor)"):
         ntk.Problem(D, {"u": ntk.Condition(D, n=3)}, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("domain", "conditions", "sentence"),
+    [
+        (D, [ntk.Condition(D, n=3)], "a dict of conditions by name.*got list"),
+        (D, {"u": D}, "'u' to be an ntk.Condition, got Box"),
+        ({"x": (0, 1)}, {"u": ntk.Condition(D, n=3)}, "an ntk.Box as the domain, got dict"),
+    ],
+)
+def test_a_problem_of_something_else_is_refused(domain, conditions, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        ntk.Problem(domain, conditions)

@@ -162,3 +162,11 @@ def test_a_subset_of_fixed_points_follows_the_seed_alone():
         return trainer.fit(4, progress=False, record_every=1).loss["edge"].values
 
     assert losses(0) == losses(1)
+
+
+@pytest.mark.parametrize("residual", [ntk.value, lambda u: u.d(t=1)], ids=["value", "residual"])
+def test_a_function_that_draws_too_many_columns_is_refused_by_the_name_of_its_condition(net, residual):
+    D = PROBLEM.domain
+    problem = ntk.Problem(D, {"ball": ntk.Condition(lambda n, g: torch.rand(n, 3, generator=g), residual, n=4)})
+    with pytest.raises(ValueError, match=r"condition 'ball': expected .* each of \('t', 'x'\) .*got 3 columns"):
+        Layout(problem, {"ball": 4}, net, torch.Generator())
