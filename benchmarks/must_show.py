@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import bench_agreement
 import bench_contraction
@@ -207,8 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = machine.load()
     measurements, lines = run(args.sections or list(SECTIONS), 60 * args.patience)
     if not args.sections and not args.no_write:
-        rows = [{**asdict(row), "met": row.met} for row in lines]
-        content = {"load": {"before": before, "after": machine.load()}, "rows": rows, "measurements": measurements}
+        content = {"load": {"before": before, "after": machine.load()}, "measurements": measurements}
         print(f"\nwritten: {results.write('main', content)}")
     return 0 if all(row.met for row in lines) else 1
 

@@ -20,7 +20,8 @@ from typing import Literal
 
 GramPath = Literal["structured", "explicit"]
 
-_HADAMARD, _FORM, _SECOND_PASS = 12, 8, 24  # multiply–adds that would take as long, on AVX-512 and AVX2
+# Multiply–adds that would take as long.
+_HADAMARD, _FORM, _SECOND_PASS, _EXPLICIT_START = 12, 8, 24, 3e6
 
 
 def gram_paths(
@@ -32,6 +33,7 @@ def gram_paths(
 
         structured layer    C C' (n_in + n_out + 12)           two tile products and a Hadamard product each
         explicit layer      n_out (n_in + 1) + 8 (C/m + C'/n) n_out (n_in + 1)         the product, and forming J
+        any explicit one    3e6 over the entries, once: its buffers and its tasks
         both kinds          24 once: a second pass over K
 
     Args:
@@ -58,11 +60,12 @@ def gram_paths(
         forming = 2 * channels / n if m is None else channels / m + other / n
         structured.append(channels * other * (n_in + n_out + _HADAMARD))
         explicit.append(columns * (1 + _FORM * forming))
+    start = _EXPLICIT_START / (n * n / 2 if m is None else n * m)
     mixed: list[GramPath] = ["structured" if a <= b else "explicit" for a, b in zip(structured, explicit, strict=True)]
-    best = sum(map(min, structured, explicit)) + _SECOND_PASS
-    if sum(structured) <= min(best, sum(explicit)):
+    both, all_explicit = sum(map(min, structured, explicit)) + start + _SECOND_PASS, sum(explicit) + start
+    if sum(structured) <= min(both, all_explicit):
         return ("structured",) * len(mixed)
-    return ("explicit",) * len(mixed) if sum(explicit) <= best else tuple(mixed)
+    return ("explicit",) * len(mixed) if all_explicit <= both else tuple(mixed)
 
 
 def gram_cost(
