@@ -148,20 +148,25 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
         The figure.
     """
     import matplotlib
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     figure, axes = _panels(len(spectrum), 2.5)
     for axis, (group, by_iteration) in zip(axes, spectrum.items(), strict=True):
+        most = 0
         shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(by_iteration)))
         for shade, (iteration, eigenvalues) in zip(shades, sorted(by_iteration.items()), strict=True):
             values = np.asarray(eigenvalues)
             values = values[values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)]
+            most = max(most, len(values))
             marker = "." if len(values) < 10 else None
             axis.loglog(np.arange(1, len(values) + 1), values, color=shade, marker=marker, label=_grouped(iteration))
         name = rf"K_{{{symbol(group)}}}" if group else "K"
         axis.set(title=rf"eigenvalues of ${name}$", xlabel="index")
-        for scale in (axis.xaxis, axis.yaxis):
-            scale.set_minor_formatter(NullFormatter())
+        if most < 10:
+            axis.set_xscale("linear")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("eigenvalue")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, title="iteration", loc="outside lower center", ncols=len(labels))
