@@ -1,0 +1,98 @@
+"""The CUDA kernels of the sweeps, compiled for the host, do what the CPU operators do: no GPU needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from host_build import FOLDER, SANITIZER, sanitizer_library
+from sweep_cases import CASES, FEW, SweepCase, close, make, unwritten
+from sweep_library import SweepLibrary
+
+SHAPES = [(1, 1, 1), (3, 0, 2), (0, 4, 5), (64, 16, 64), (65, 17, 66), (130, 33, 5)]
+INVALID_VALUE = 1
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> SweepLibrary:
+    return SweepLibrary(SweepLibrary.build(tmp_path_factory.mktemp("cuda_host") / "sweeps.so"))
+
+
+def check_gemm(library: SweepLibrary, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    m, k, n = shape
+    a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
+    out = torch.full((m, n), torch.nan, dtype=dtype)
+    assert library.gemm(a, b, out) == 0
+    close(out, a.double() @ b.double(), shape, dtype)
+
+
+def check_forward(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    out, A, Z = unwritten(made.out), unwritten(made.A), unwritten(made.Z)
+    assert library.jet_forward(made.args, made.groups, out, A, Z) == 0
+    for name, actual, expected in (("A", A, made.A), ("Z", Z, made.Z), ("out", out, made.out)):
+        close(actual, expected, (case, name))
+    alone, nothing = unwritten(made.out), out.new_empty(0)
+    assert library.jet_forward(made.args, made.groups, alone, nothing, nothing) == 0
+    assert torch.equal(alone, out), "what is kept changes no bit"
+
+
+def check_backward(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    D = unwritten(made.D)
+    assert library.jet_backward(made.args, made.groups, made.seeds, made.Z, D) == 0
+    close(D, made.D, case)
+
+
+CHECKS = {"jet_forward": check_forward, "jet_backward": check_backward}
+
+
+def check_few(library: SweepLibrary) -> None:
+    for dtype in (torch.float32, torch.float64):
+        check_gemm(library, (65, 17, 66), dtype)
+        for case in FEW:
+            for check in CHECKS.values():
+                check(library, case, dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gemm_equals_torch(library: SweepLibrary, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    check_gemm(library, shape, dtype)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", CHECKS)
+def test_equals_the_cpu_operator(library: SweepLibrary, name: str, case: SweepCase, dtype: torch.dtype) -> None:
+    CHECKS[name](library, case, dtype)
+
+
+def test_reverse_schedule(library: SweepLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_HOST_REVERSE", "1")
+    check_few(library)
+
+
+def test_reads_and_writes_within_bounds(tmp_path: Path) -> None:
+    """AddressSanitizer sees no access beyond the arrays, and does see one where the output is too small."""
+    library = SweepLibrary.build(tmp_path / "sweeps.so", SANITIZER)
+    sound = in_sanitized_python(library, "host.check_few(library)")
+    assert sound.returncode == 0 and "finished" in sound.stdout, sound.stderr
+    short = "library.gemm(torch.ones(9, 9), torch.ones(9, 9), torch.empty(80))"
+    faulty = in_sanitized_python(library, short)
+    assert "heap-buffer-overflow" in faulty.stderr and "gemm_kernel" in faulty.stderr
+
+
+def in_sanitized_python(library: Path, statements: str) -> subprocess.CompletedProcess[str]:
+    code = f"""
+import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(FOLDER.parent)!r}]
+import torch
+import test_sweeps_on_host as host
+library = host.SweepLibrary({str(library)!r})
+{statements}
+print("finished")
+"""
+    preload = {"LD_PRELOAD": sanitizer_library(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
+    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **preload}, capture_output=True, text=True)
