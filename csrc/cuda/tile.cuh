@@ -2,7 +2,7 @@
 //
 //   sum(r, c) += Σ_k a(r, k) b(k, c)        r, c < 64
 //
-// Slices of both operands, 16 deep, pass through shared memory, k-major; the next slice is fetched while one is
+// Slices of both operands, 64 bytes deep, pass through shared memory, k-major; the next slice is fetched while one is
 // multiplied. A thread owns 4 × 4 sums. Products and sums are those of T, never TF32, and the sum over k has one order.
 #pragma once
 
@@ -14,16 +14,20 @@
 namespace ntkfast::cuda {
 
 constexpr int kTile = 64;  // rows and columns of a tile
-constexpr int kDepth = 16;
 constexpr int kThreads = 256;
 constexpr int kSide = 4;           // rows and columns of a thread
 constexpr int kPitch = kTile + 4;  // a row in shared memory: whole 16 bytes, and not all rows on the same banks
-constexpr int kFetches = kTile * kDepth / kThreads;
 static_assert(kThreads * kSide * kSide == kTile * kTile, "every sum has a thread");
+
+// Of a slice, and what a thread fetches of it.
+template <class T>
+constexpr int kDepth = 64 / sizeof(T);
+template <class T>
+constexpr int kFetches = kTile * kDepth<T> / kThreads;
 
 // Two slices of operands, later a tile of sums.
 template <class T>
-constexpr size_t kTileBytes = sizeof(T) * kPitch * (kTile > 2 * kDepth ? kTile : 2 * kDepth);
+constexpr size_t kTileBytes = sizeof(T) * kPitch * (kTile > 2 * kDepth<T> ? kTile : 2 * kDepth<T>);
 
 // Blocks that share a multiprocessor: 128 registers a thread, so that sums and activations are held without spilling.
 constexpr int kTileBlocks = 2;
@@ -32,12 +36,15 @@ constexpr int kTileBlocks = 2;
 __device__ __forceinline__ int thread_row() { return static_cast<int>(threadIdx.x) / (kTile / kSide) * kSide; }
 __device__ __forceinline__ int thread_column() { return static_cast<int>(threadIdx.x) % (kTile / kSide) * kSide; }
 
-// Where a thread fetches of an operand whose k runs along memory: element t % 16 of a slice, for rows t / 16 + 16 q.
+// Where a thread t fetches of an operand whose k runs along memory: element t % kDepth of a slice, for every row of the
+// tile whose number is t / kDepth modulo kThreads / kDepth.
+template <class T>
 __device__ __forceinline__ int along_row(int q) {
-  return static_cast<int>(threadIdx.x) / kDepth + q * (kThreads / kDepth);
+  return static_cast<int>(threadIdx.x) / kDepth<T> + q * (kThreads / kDepth<T>);
 }
+template <class T>
 __device__ __forceinline__ int along_slot(int q) {
-  return static_cast<int>(threadIdx.x) % kDepth * kPitch + along_row(q);
+  return static_cast<int>(threadIdx.x) % kDepth<T> * kPitch + along_row<T>(q);
 }
 
 // k runs along memory: element (r, k) stands at first[r · pitch + k].
@@ -48,29 +55,29 @@ struct AlongDepth {
   int rows;  // r beyond them is zero
 
   __device__ __forceinline__ T fetch(int q, int64_t from) const {
-    const int64_t k = from + threadIdx.x % kDepth;
-    return along_row(q) < rows && k < depth ? first[along_row(q) * pitch + k] : T(0);
+    const int64_t k = from + threadIdx.x % kDepth<T>;
+    return along_row<T>(q) < rows && k < depth ? first[along_row<T>(q) * pitch + k] : T(0);
   }
-  __device__ __forceinline__ int slot(int q) const { return along_slot(q); }
+  __device__ __forceinline__ int slot(int q) const { return along_slot<T>(q); }
 };
 
 // The same for rows that stand anywhere.
 template <class T>
 struct AlongDepthOfRows {
-  const T* row[kFetches];  // of this thread; null beyond the edge
+  const T* row[kFetches<T>];  // of this thread; null beyond the edge
   int64_t depth;
 
   // row_of(r) is where row r begins, or null.
   template <class RowOf>
   __device__ __forceinline__ AlongDepthOfRows(int64_t depth, const RowOf& row_of) : depth(depth) {
 #pragma unroll
-    for (int q = 0; q < kFetches; ++q) row[q] = row_of(along_row(q));
+    for (int q = 0; q < kFetches<T>; ++q) row[q] = row_of(along_row<T>(q));
   }
   __device__ __forceinline__ T fetch(int q, int64_t from) const {
-    const int64_t k = from + threadIdx.x % kDepth;
+    const int64_t k = from + threadIdx.x % kDepth<T>;
     return row[q] != nullptr && k < depth ? row[q][k] : T(0);
   }
-  __device__ __forceinline__ int slot(int q) const { return along_slot(q); }
+  __device__ __forceinline__ int slot(int q) const { return along_slot<T>(q); }
 };
 
 // An operand whose rows (of a; columns of b) run along memory: element (r, k) stands at first[k · pitch + r]. A thread
@@ -104,7 +111,7 @@ struct alignas(16) Quad {
 template <class T>
 __device__ __forceinline__ void multiply_slice(const T* a, const T* b, T (&sum)[kSide][kSide]) {
 #pragma unroll
-  for (int k = 0; k < kDepth; ++k) {
+  for (int k = 0; k < kDepth<T>; ++k) {
     const Quad<T> rows = *reinterpret_cast<const Quad<T>*>(a + k * kPitch + thread_row());
     const Quad<T> columns = *reinterpret_cast<const Quad<T>*>(b + k * kPitch + thread_column());
 #pragma unroll
@@ -117,26 +124,26 @@ __device__ __forceinline__ void multiply_slice(const T* a, const T* b, T (&sum)[
 // All threads of the block take part, with the same depth. Whoever wants `shared` afterwards waits first.
 template <class T, class A, class B>
 __device__ __forceinline__ void add_product(const A& a, const B& b, int64_t depth, T* shared, T (&sum)[kSide][kSide]) {
-  T next_a[kFetches], next_b[kFetches];
+  T next_a[kFetches<T>], next_b[kFetches<T>];
   T* slice_a = shared;
-  T* slice_b = shared + kDepth * kPitch;
+  T* slice_b = shared + kDepth<T> * kPitch;
   const auto fetch = [&](int64_t from) {
 #pragma unroll
-    for (int q = 0; q < kFetches; ++q) {
+    for (int q = 0; q < kFetches<T>; ++q) {
       next_a[q] = a.fetch(q, from);
       next_b[q] = b.fetch(q, from);
     }
   };
   fetch(0);
-  for (int64_t from = 0; from < depth; from += kDepth) {
+  for (int64_t from = 0; from < depth; from += kDepth<T>) {
     __syncthreads();  // what shared memory held has been read
 #pragma unroll
-    for (int q = 0; q < kFetches; ++q) {
+    for (int q = 0; q < kFetches<T>; ++q) {
       slice_a[a.slot(q)] = next_a[q];
       slice_b[b.slot(q)] = next_b[q];
     }
     __syncthreads();
-    if (from + kDepth < depth) fetch(from + kDepth);
+    if (from + kDepth<T> < depth) fetch(from + kDepth<T>);
     multiply_slice(slice_a, slice_b, sum);
   }
 }

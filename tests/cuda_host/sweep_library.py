@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ntkfast.sweep import ChainArgs, GroupArgs
 
-OPS = ("gemm", "jet_forward", "jet_backward")
+OPS = ("gemm", "jet_forward", "jet_backward", "factor_diag", "vjp", "jvp", "gram", "diag")
 SOURCES = [
-    *sorted(FOLDER.glob("*sweep_exports.cpp")),
+    FOLDER / "sweep_exports.cpp",
+    FOLDER / "contraction_exports.cpp",
     *(CSRC / "cuda" / f"{name}.cu" for name in OPS),
     CSRC / "cuda" / "error.cu",
 ]
@@ -49,6 +50,10 @@ class GroupArrays(ctypes.Structure):
 
 def address(t: Tensor | None) -> int | None:
     return t.data_ptr() if t is not None and t.numel() else None
+
+
+def pointer(t: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(address(t))
 
 
 class Arrays:
@@ -107,14 +112,48 @@ class SweepLibrary:
 
     def gemm(self, a: Tensor, b: Tensor, out: Tensor) -> int:
         sizes = [ctypes.c_int64(size) for size in (a.shape[0], b.shape[1], a.shape[1])]
-        return self.call("gemm", a, *sizes, *(ctypes.c_void_p(t.data_ptr()) for t in (a, b, out)))
+        return self.call("gemm", a, *sizes, *map(pointer, (a, b, out)))
 
     def jet_forward(self, chain: ChainArgs, groups: GroupArgs, out: Tensor, A: Tensor, Z: Tensor) -> int:
         made = Arrays()
-        pointers = [ctypes.c_void_p(address(t)) for t in (out, A, Z)]
-        return self.call("jet_forward", out, made.chain(chain), made.groups(groups.spec, groups), *pointers)
+        described = made.groups(groups.spec, groups)
+        return self.call("jet_forward", out, made.chain(chain), described, *map(pointer, (out, A, Z)))
 
     def jet_backward(self, chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], Z: Tensor, D: Tensor) -> int:
         made = Arrays()
-        pointers = [ctypes.c_void_p(address(t)) for t in (Z, D)]
-        return self.call("jet_backward", D, made.chain(chain), made.groups(groups.spec, groups, seeds), *pointers)
+        described = made.groups(groups.spec, groups, seeds)
+        return self.call("jet_backward", D, made.chain(chain), described, pointer(Z), pointer(D))
+
+    def diag(self, chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], tile_rows: int, out: Tensor) -> int:
+        made = Arrays()
+        rows = ctypes.c_int64(tile_rows)
+        described = made.groups(groups.spec, groups, seeds)
+        return self.call("diag", chain.parameters[0], made.chain(chain), described, rows, pointer(out))
+
+    def factor_diag(self, chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, out: Tensor) -> int:
+        made = Arrays()
+        return self.call("factor_diag", A, made.chain(chain), made.groups(spec), *map(pointer, (A, D, out)))
+
+    def vjp(self, chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, x: Tensor, grads: list[Tensor]) -> int:
+        made = Arrays()
+        targets = made.array(ctypes.c_void_p, [address(g) for g in grads])
+        arguments = (*map(pointer, (A, D, x)), ctypes.c_void_p(targets))
+        return self.call("vjp", A, made.chain(chain), made.groups(spec), *arguments)
+
+    def jvp(self, chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, tangents: list[Tensor], out: Tensor) -> int:
+        made = Arrays()
+        given = made.array(ctypes.c_void_p, [address(v) for v in tangents])
+        arguments = (pointer(A), pointer(D), ctypes.c_void_p(given), pointer(out))
+        return self.call("jvp", A, made.chain(chain), made.groups(spec), *arguments)
+
+    def gram(
+        self,
+        chain: ChainArgs,
+        side: tuple[list[int], Tensor, Tensor],
+        other: tuple[list[int], Tensor, Tensor],
+        symmetric: bool,
+        out: Tensor,
+    ) -> int:
+        made = Arrays()
+        sides = [part for spec, A, D in (side, other) for part in (made.groups(spec), pointer(A), pointer(D))]
+        return self.call("gram", out, made.chain(chain), *sides, ctypes.c_bool(symmetric), pointer(out))

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from host_build import FOLDER, SANITIZER, sanitizer_library
-from sweep_cases import CASES, FEW, SweepCase, close, make, unwritten
+from sweep_cases import CASES, FEW, Made, SweepCase, close, make, unwritten
 from sweep_library import SweepLibrary
+from torch import Tensor
+
+from ntkfast import _ops
+from ntkfast.sweep import GroupArgs
 
 SHAPES = [(1, 1, 1), (3, 0, 2), (0, 4, 5), (64, 16, 64), (65, 17, 66), (130, 33, 5)]
 INVALID_VALUE = 1
@@ -48,7 +52,88 @@ def check_backward(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -
     close(D, made.D, case)
 
 
-CHECKS = {"jet_forward": check_forward, "jet_backward": check_backward}
+def check_factor_diag(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    for spec, rows in selections(made.groups):
+        actual, expected = (torch.full((len(made.chain.layers), rows), torch.nan).double() for _ in range(2))
+        assert library.factor_diag(made.args, spec, made.A, made.D, actual) == 0
+        _ops.factor_diag(made.args, spec, made.A, made.D, expected)
+        close(actual, expected, case, dtype)
+
+
+def check_diag(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    """In one chunk, and in chunks that cut groups: a chunk changes no bit."""
+    made = make(case, dtype)
+    shape = (len(made.chain.layers), made.groups.residual_rows)
+    whole, chunked, expected = (torch.full(shape, torch.nan).double() for _ in range(3))
+    _ops.diag(made.args, made.groups, made.seeds, 0, expected)
+    assert library.diag(made.args, made.groups, made.seeds, 0, whole) == 0
+    assert library.diag(made.args, made.groups, made.seeds, 23, chunked) == 0
+    close(whole, expected, case, dtype)
+    assert torch.equal(whole, chunked)
+
+
+def check_vjp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    for spec, rows in selections(made.groups):
+        x = torch.randn(rows, dtype=dtype)
+        actual, expected = ([unwritten(p) for p in active(made)] for _ in range(2))
+        assert library.vjp(made.args, spec, made.A, made.D, x, actual) == 0
+        _ops.vjp(made.args, spec, made.A, made.D, x, expected)
+        for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            close(a, b, (case, i))
+
+
+def check_jvp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    tangents = [torch.randn_like(p) for p in active(made)]
+    tangents[-1] = tangents[-1][:0]  # counts as zero
+    for spec, rows in selections(made.groups):
+        actual, expected = (torch.full((rows,), torch.nan).double() for _ in range(2))
+        assert library.jvp(made.args, spec, made.A, made.D, tangents, actual) == 0
+        _ops.jvp(made.args, spec, made.A, made.D, tangents, expected)
+        close(actual, expected, case, dtype)
+
+
+def check_gram(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    """A symmetric gram, exactly so; against some of its groups, and these against it, the same numbers."""
+    made = make(case, dtype)
+    (whole, n), *_, (part, m) = selections(made.groups)
+    K, across, back = (torch.full(shape, torch.nan, dtype=dtype) for shape in ((n, n), (n, m), (m, n)))
+    x, y = (whole, made.A, made.D), (part, made.A, made.D)
+    assert library.gram(made.args, x, x, True, K) == 0
+    assert library.gram(made.args, x, y, False, across) == 0
+    assert library.gram(made.args, y, x, False, back) == 0
+    paths = [0] * len(made.chain.layers)
+    for actual, sides, symmetric in ((K, (x, x), True), (across, (x, y), False)):
+        expected = unwritten(actual)
+        _ops.gram(made.args, *sides, symmetric, paths, 64, expected)
+        close(actual, expected, case)
+    assert torch.equal(K, K.T)
+    assert torch.equal(across, back.T), "exchanging the sides changes no bit"
+
+
+def selections(groups: GroupArgs) -> list[tuple[list[int], int]]:
+    """Descriptions of all groups and of every second one, with their residual rows."""
+    counts = [n * r.n_components for n, r in zip(groups.sizes, groups.recordings, strict=True)]
+    return [(groups.spec, sum(counts)), (groups.select(groups.names[::2]), sum(counts[::2]))]
+
+
+def active(made: Made) -> list[Tensor]:
+    """The parameters that the Jacobian contains; empty tensors for the others."""
+    wanted = [flag for layer in range(len(made.chain.layers)) for flag in made.args.active(layer)]
+    return [p if flag else p.new_empty(0) for p, flag in zip(made.args.parameters, wanted, strict=True)]
+
+
+CHECKS = {
+    "jet_forward": check_forward,
+    "jet_backward": check_backward,
+    "factor_diag": check_factor_diag,
+    "diag": check_diag,
+    "vjp": check_vjp,
+    "jvp": check_jvp,
+    "gram": check_gram,
+}
 
 
 def check_few(library: SweepLibrary) -> None:
