@@ -30,7 +30,7 @@ __device__ __forceinline__ ChannelTile<T> tile_in_stack(T* stack, int64_t row, i
 // go (`beyond`), which the block owns: whoever reads it may then write there in place.
 template <class T, class RowOf, class B>
 __device__ __forceinline__ ChannelTile<T> channel_product(int channels, int points, int columns, const RowOf& row_of,
-                                                          const B& b, int64_t depth, T* shared, ChannelTile<T> beyond) {
+                                                          const B& b, int depth, T* shared, ChannelTile<T> beyond) {
   const int rows = channels * points;
   const ChannelTile<T> to = rows <= kTile ? ChannelTile<T>{shared, int64_t(points) * kPitch, kPitch} : beyond;
   for (int first = 0; first < rows; first += kTile) {

@@ -9,9 +9,10 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) gemm_kernel(const Gemm<
   NTKFAST_DYNAMIC_SHARED(T, shared);
   const int64_t row = int64_t(blockIdx.x) * kTile, column = int64_t(blockIdx.y) * kTile;
   const int height = up_to_tile(p.rows - row), width = up_to_tile(p.columns - column);
+  const int depth = static_cast<int>(p.depth);
   T sum[kSide][kSide] = {};
-  add_product(AlongDepth<T>{p.a + row * p.depth, p.depth, p.depth, height},
-              AcrossDepth<T>{p.b + column, p.columns, p.depth, width}, p.depth, shared, sum);
+  add_product(AlongDepth<T>{p.a + row * p.depth, p.depth, depth, height},
+              AcrossDepth<T>{p.b + column, p.columns, p.depth, width}, depth, shared, sum);
   for_each_sum(sum, [&](int r, int c, T value) {
     if (r < height && c < width) p.out[(row + r) * p.columns + column + c] = value;
   });

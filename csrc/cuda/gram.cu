@@ -60,7 +60,8 @@ struct GramTile {
 template <class T>
 __device__ __forceinline__ void add_rows(const T* x, const T* y, const GramTile& tile, int64_t width, T* shared,
                                          Sums<T>& sum) {
-  add_product(AlongDepth<T>{x, width, width, tile.x.count}, AlongDepth<T>{y, width, width, tile.y.count}, width, shared,
+  const int depth = static_cast<int>(width);
+  add_product(AlongDepth<T>{x, width, depth, tile.x.count}, AlongDepth<T>{y, width, depth, tile.y.count}, depth, shared,
               sum);
 }
 

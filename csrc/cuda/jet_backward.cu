@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) backward_kernel(const B
   const AcrossDepth<T> weights{p.weight + column, p.width, p.depth, columns};
   const auto row_of = [&](int c, int i) { return p.D + (part.d_row + c * part.n + tile.first + i) * p.depth; };
   const ChannelTile<T> product =
-      channel_product(part.channels, tile.count, columns, row_of, weights, p.depth, shared, zbar);
+      channel_product(part.channels, tile.count, columns, row_of, weights, static_cast<int>(p.depth), shared, zbar);
   pull_tile(p, part, tile, column, columns, zbar, [&](int i, int j) { return Cotangents<T>{product, p.scale, i, j}; });
 }
 

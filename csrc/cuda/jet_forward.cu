@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) forward_kernel(const Fo
   const PointTile tile = point_tile(p.group, p.count, blockIdx.x);
   const ForwardGroup<T>& group = p.group[tile.entry];
   const int64_t n_in = p.layer.n_in, n_out = p.layer.n_out, column = int64_t(blockIdx.y) * kTile;
-  const int columns = up_to_tile(n_out - column);
+  const int columns = up_to_tile(n_out - column), depth = static_cast<int>(n_in);
   const ChannelTile<T> h = tile_in_stack(p.out, group.row, group.n, tile.first, n_out, column);
   ChannelTile<T> stash{};
   if (p.stash != nullptr) stash = tile_in_stack(p.stash, group.row, group.n, tile.first, n_out, column);
@@ -76,9 +76,9 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) forward_kernel(const Fo
     return p.in == nullptr ? group.input(c, tile.first + i, n_in)
                            : p.in + (group.row + c * group.n + tile.first + i) * n_in;
   };
-  const AlongDepth<T> weights{p.layer.weight + column * n_in, n_in, n_in, columns};
+  const AlongDepth<T> weights{p.layer.weight + column * n_in, n_in, depth, columns};
   const ChannelTile<T> product =
-      channel_product(group.channels(), tile.count, columns, row_of, weights, n_in, shared, h);
+      channel_product(group.channels(), tile.count, columns, row_of, weights, depth, shared, h);
   core::visit_activation(p.layer.activation, [&](auto activation) {
     for_each_neuron(tile.count, columns, [&](int i, int j) {
       const T bias = p.layer.bias == nullptr ? T(0) : p.layer.bias[column + j] * p.layer.bias_scale;

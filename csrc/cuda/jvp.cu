@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) jvp_kernel(const JvpPar
   while (l + 1 < p.count && slice >= p.layer[l + 1].first_slice) ++l;
   const TangentLayer<T>& layer = p.layer[l];
   const int64_t n_in = layer.factors.n_in, column = int64_t(slice - layer.first_slice) * kTile;
-  const int64_t depth = layer.weight == nullptr ? 0 : n_in;
+  const int depth = layer.weight == nullptr ? 0 : static_cast<int>(n_in);
   const int columns = up_to_tile(layer.factors.n_out - column), rows = part.channels * tile.count;
   for (int first = 0; first < rows; first += kTile) {
     T sum[kSide][kSide] = {};

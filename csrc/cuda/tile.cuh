@@ -51,11 +51,12 @@ __device__ __forceinline__ int along_slot(int q) {
 template <class T>
 struct AlongDepth {
   const T* first;
-  int64_t pitch, depth;
+  int64_t pitch;
+  int depth;
   int rows;  // r beyond them is zero
 
-  __device__ __forceinline__ T fetch(int q, int64_t from) const {
-    const int64_t k = from + threadIdx.x % kDepth<T>;
+  __device__ __forceinline__ T fetch(int q, int from) const {
+    const int k = from + static_cast<int>(threadIdx.x) % kDepth<T>;
     return along_row<T>(q) < rows && k < depth ? first[along_row<T>(q) * pitch + k] : T(0);
   }
   __device__ __forceinline__ int slot(int q) const { return along_slot<T>(q); }
@@ -65,16 +66,16 @@ struct AlongDepth {
 template <class T>
 struct AlongDepthOfRows {
   const T* row[kFetches<T>];  // of this thread; null beyond the edge
-  int64_t depth;
+  int depth;
 
   // row_of(r) is where row r begins, or null.
   template <class RowOf>
-  __device__ __forceinline__ AlongDepthOfRows(int64_t depth, const RowOf& row_of) : depth(depth) {
+  __device__ __forceinline__ AlongDepthOfRows(int depth, const RowOf& row_of) : depth(depth) {
 #pragma unroll
     for (int q = 0; q < kFetches<T>; ++q) row[q] = row_of(along_row<T>(q));
   }
-  __device__ __forceinline__ T fetch(int q, int64_t from) const {
-    const int64_t k = from + threadIdx.x % kDepth<T>;
+  __device__ __forceinline__ T fetch(int q, int from) const {
+    const int k = from + static_cast<int>(threadIdx.x) % kDepth<T>;
     return row[q] != nullptr && k < depth ? row[q][k] : T(0);
   }
   __device__ __forceinline__ int slot(int q) const { return along_slot<T>(q); }
@@ -121,13 +122,14 @@ __device__ __forceinline__ void multiply_slice(const T* a, const T* b, T (&sum)[
   }
 }
 
-// All threads of the block take part, with the same depth. Whoever wants `shared` afterwards waits first.
-template <class T, class A, class B>
-__device__ __forceinline__ void add_product(const A& a, const B& b, int64_t depth, T* shared, T (&sum)[kSide][kSide]) {
+// All threads of the block take part, with the same depth (features count in int, rows of a stack in int64). Whoever
+// wants `shared` afterwards waits first.
+template <class T, class A, class B, class Depth>
+__device__ __forceinline__ void add_product(const A& a, const B& b, Depth depth, T* shared, T (&sum)[kSide][kSide]) {
   T next_a[kFetches<T>], next_b[kFetches<T>];
   T* slice_a = shared;
   T* slice_b = shared + kDepth<T> * kPitch;
-  const auto fetch = [&](int64_t from) {
+  const auto fetch = [&](Depth from) {
 #pragma unroll
     for (int q = 0; q < kFetches<T>; ++q) {
       next_a[q] = a.fetch(q, from);
@@ -135,7 +137,7 @@ __device__ __forceinline__ void add_product(const A& a, const B& b, int64_t dept
     }
   };
   fetch(0);
-  for (int64_t from = 0; from < depth; from += kDepth<T>) {
+  for (Depth from = 0; from < depth; from += kDepth<T>) {
     __syncthreads();  // what shared memory held has been read
 #pragma unroll
     for (int q = 0; q < kFetches<T>; ++q) {
