@@ -67,7 +67,7 @@ __device__ __forceinline__ void pull_neuron(const BackwardParams<T>& p, const Pa
       [&](int m, int k) { return omega[(channel[1 + F + m] - 1 - all) * all + channel[1 + k] - 1]; });
 }
 
-// Calls finish(i, j, visitor's activation) for the neurons of a tile.
+// D' of a tile; cotangents(i, j) gives g of one neuron, by channels.
 template <class T, class Of>
 __device__ __forceinline__ void pull_tile(const BackwardParams<T>& p, const Part<T>& part, const PointTile& tile,
                                           int64_t column, int columns, ChannelTile<T> zbar, const Of& cotangents) {
