@@ -187,7 +187,7 @@ class Factors:
             for name in (layer.weight_name, layer.bias_name):
                 known = name in parameters and name in v
                 tangents.append(v[name].detach().contiguous() if known and name is not None else nothing)
-        out = torch.empty(self.shape[0], dtype=torch.float64)
+        out = torch.empty(self.shape[0], dtype=torch.float64, device=snapshot.A.device)
         _ops.jvp(snapshot.args, self._spec, snapshot.A, snapshot.D, tangents, out)
         return out.to(snapshot.chain.dtype)
 
@@ -281,7 +281,7 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     chain, args = chain_args(net)
     prepared = group_args(chain, groups)
     like = args.parameters[0]
-    out = torch.empty(prepared.rows * chain.out_features, dtype=like.dtype)
+    out = like.new_empty(prepared.rows * chain.out_features)
     if prepared.rows:
         nothing = like.new_empty(0)
         _ops.jet_forward(args, prepared, out, nothing, nothing)

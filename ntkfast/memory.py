@@ -90,6 +90,8 @@ def streaming_plan(chain: Chain, groups: GroupArgs, budget: int | None) -> tuple
     if budget is None:
         return 0, max(1, 2**26 // each)
     channels = max((r.spec.n_channels for r in groups.recordings), default=1)
+    if chain.device.type == "cuda":
+        return _device_plan(chain, groups, budget, each)
     least = streaming_bytes(chain, groups, channels) + 64 * each
     if budget < least:
         raise ValueError(f"memory: expected at least {least} bytes for one tile of this network, got {budget}")
@@ -98,3 +100,18 @@ def streaming_plan(chain: Chain, groups: GroupArgs, budget: int | None) -> tuple
         rows //= 2
     rows = max(rows, channels)
     return rows, max(64, (budget - streaming_bytes(chain, groups, rows)) // each)
+
+
+def _device_plan(chain: Chain, groups: GroupArgs, budget: int, each: int) -> tuple[int, int]:
+    """The same on a GPU, where the stacks of a chunk of points lie in a workspace (csrc/cuda/diag.h)."""
+    widths = chain.widths
+    row = chain.dtype.itemsize * (sum(widths[:-1]) + 2 * sum(widths[1:]) + widths[-1])
+    rows = 1
+    for recording in groups.recordings:
+        cotangents = sum(1 + len(k) + len(m) for k, m in recording.spec.components)
+        rows = max(rows, recording.spec.n_channels, cotangents)
+    least = rows * row + 64 * each
+    if budget < least:
+        raise ValueError(f"memory: expected at least {least} bytes for one point of this network, got {budget}")
+    rows = max(rows, 3 * budget // (4 * row))
+    return rows, max(64, (budget - rows * row) // each)

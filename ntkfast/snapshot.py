@@ -75,7 +75,9 @@ class Snapshot:
     def layer_diag(self) -> Tensor:
         """The diagonal by layers, (layers, N) in float64, computed once."""
         if "diag" not in self.cache:
-            result = torch.empty(len(self.chain.layers), self.groups.residual_rows, dtype=torch.float64)
+            result = torch.empty(
+                len(self.chain.layers), self.groups.residual_rows, dtype=torch.float64, device=self.A.device
+            )
             _ops.factor_diag(self.args, self.groups.spec, self.A, self.D, result)
             self.cache["diag"] = result
         return self.cache["diag"]

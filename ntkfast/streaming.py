@@ -26,12 +26,12 @@ def streaming_diag(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int
     """The diagonal by layers, (layers, N) in float64."""
     budget = parse_memory(memory)
     tile_rows, at_once = streaming_plan(chain, groups, budget)
-    result = torch.empty(len(chain.layers), groups.residual_rows, dtype=torch.float64)
+    result = torch.empty(len(chain.layers), groups.residual_rows, dtype=torch.float64, device=chain.device)
     for start, part, seeds in chunks(chain, args, groups, at_once):
         if part.residual_rows == groups.residual_rows:
             _ops.diag(args, part, seeds, tile_rows, result)
             break
-        piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64)
+        piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64, device=chain.device)
         _ops.diag(args, part, seeds, tile_rows, piece)
         result[:, start : start + part.residual_rows] = piece
     return result
@@ -43,12 +43,12 @@ def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: in
     tile_rows, at_once = streaming_plan(chain, groups, budget)
     slices, sums = groups.slices, {}
     for _, part, seeds in chunks(chain, args, groups, at_once):
-        piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64)
+        piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64, device=chain.device)
         _ops.diag(args, part, seeds, tile_rows, piece)
         for name in part.names:
             own = piece[:, slices[name]].sum(1) if len(part.names) > 1 else piece.sum(1)
             sums[name] = sums[name] + own if name in sums else own
-    nothing = torch.zeros(len(chain.layers), dtype=torch.float64)
+    nothing = torch.zeros(len(chain.layers), dtype=torch.float64, device=chain.device)
     return {name: sums.get(name, nothing) for name in groups.names}
 
 

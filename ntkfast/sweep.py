@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import _C
 from .chain import Chain, chain_of, check_order, select
 from .recording import Recording, record
 from .residual import Residual, check_finite, check_points
@@ -132,8 +133,9 @@ def chain_args(net: nn.Module, wrt: str | Sequence[str] | None = None) -> tuple[
         constants += [layer.weight_scale, layer.bias_scale]
         constants += [layer.weight_scale if weight else 0.0, layer.bias_scale if bias else 0.0]
         constants += [layer.beta, layer.threshold]
-    if chain.device.type != "cpu":
-        raise ValueError(f"expected a network on the CPU, got {chain.device}: the sweeps have no CUDA version yet")
+    if chain.device.type != "cpu" and not (chain.device.type == "cuda" and _C.cuda_built):
+        has = "this build is for the CPU and CUDA" if _C.cuda_built else "this build has no CUDA"
+        raise ValueError(f"expected a network on the CPU or a CUDA device, got {chain.device}: {has}")
     return chain, ChainArgs(parameters, activations, constants, selected)
 
 

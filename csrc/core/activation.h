@@ -47,6 +47,10 @@ struct Base {
   V a, b;
 };
 
+// tanh gives its derivatives from its value: a stash for the pull-back then holds that instead of z₀.
+template <Activation A>
+constexpr bool kStashesBase = A == Activation::tanh;
+
 template <class V>
 struct Sigma {
   V s0, s1, s2, s3;

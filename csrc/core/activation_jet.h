@@ -25,15 +25,17 @@ struct ActivationJet {
 };
 
 // Calls visitor(std::integral_constant<Activation, A>) for the activation of that number; false if there is none.
+NTK_HD_VISITOR
 template <class Visitor, int... Number>
-bool visit_activation(Activation activation, Visitor visitor, std::integer_sequence<int, Number...>) {
+NTK_HD bool visit_activation(Activation activation, Visitor visitor, std::integer_sequence<int, Number...>) {
   return ((static_cast<int>(activation) == Number &&
            (visitor(std::integral_constant<Activation, static_cast<Activation>(Number)>{}), true)) ||
           ...);
 }
 
+NTK_HD_VISITOR
 template <class Visitor>
-bool visit_activation(Activation activation, Visitor visitor) {
+NTK_HD bool visit_activation(Activation activation, Visitor visitor) {
   return visit_activation(activation, visitor, std::make_integer_sequence<int, kActivations>{});
 }
 

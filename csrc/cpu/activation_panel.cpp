@@ -8,10 +8,6 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// tanh gives its derivatives from its value: the stash then holds that instead of z₀.
-template <core::Activation A>
-constexpr bool kStashesBase = A == core::Activation::tanh;
-
 // Loops over channels unroll for the commonest jets: value; value and a first derivative; two directions and a
 // collapsed channel.
 template <class Body>
@@ -57,7 +53,7 @@ void push_vectors(const Layer<T>& layer, const Tile<T>& tile, const T* z, Column
           [&](int c, Vec<T> x) { write(hi + c * h.channel, x); }, [&](int m, int k) { return omega[m * F + k]; });
       if (stash.data == nullptr) continue;
       T* to = stash.data + i * stash.row + column;
-      write(to, kStashesBase<A> ? base.a : z0);
+      write(to, core::kStashesBase<A> ? base.a : z0);
       for (int c = 1; c < 1 + F + M; ++c) write(to + c * stash.channel, load<T>(zi + c * channel));
     }
   });
@@ -79,7 +75,7 @@ void pull_vectors(const Layer<T>& layer, const Tile<T>& tile, const Component& c
       const T* omega = group.omega + (tile.first + i) * group.omega_stride;
       const Vec<T> z0 = read(zi);
       core::Base<Vec<T>> base{z0, Vec<T>{}};
-      if constexpr (!kStashesBase<A>) base = core::base<A, Elementary>(z0, layer.activation_params);
+      if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(z0, layer.activation_params);
       const core::Sigma<Vec<T>> s = core::sigma<A>(z0, base, layer.activation_params);
       core::pull_back(
           s, F, M, [&](int c) { return read(zi + channel_of[c] * stash.channel); },

@@ -5,4 +5,7 @@ namespace ntkfast::cuda {
 
 const char* error_message(int code);
 
+// Waits for a stream and returns what went wrong on it.
+int synchronize(void* stream);
+
 }  // namespace ntkfast::cuda

@@ -120,7 +120,7 @@ void run(const Call& call) {
     return call.g == nullptr ? cuda::activation_forward(jet, stream) : cuda::activation_backward(jet, stream);
   });
 #else
-  STD_TORCH_CHECK(false, call.op, ": expected tensors on the CPU, as this build has no CUDA, got tensors on a GPU.");
+  refuse_cuda(call.op);
 #endif
 }
 

@@ -3,20 +3,27 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cuda_stream.h"
 #include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/diag.h"
+#endif
 
 namespace ntkfast {
 namespace {
 
-void diag_cpu(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega,
-              Ints groups, Tensors seeds, int64_t tile_rows, Tensor out) {
+constexpr const char* kOp = "ntkfast.diag";
+
+void diag_op(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega,
+             Ints groups, Tensors seeds, int64_t tile_rows, Tensor out) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
     args.set_points(points, beta);
     args.set_omega(omega);
     args.set_seeds(seeds);
-    check_plain(out, ScalarType::Double, "out");
+    check_plain(out, ScalarType::Double, "out", parameters[0]);
     STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
                     args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
     for (int g = 0; g < args.sweep.groups; ++g)
@@ -25,11 +32,22 @@ void diag_cpu(Tensors parameters, Ints activations, Floats constants, Tensors po
                     tile_rows);
     args.sweep.diag = data_of<double>(out);
     args.sweep.tile_rows = tile_rows;
-    ntkfast::diag(args.sweep, torch_parallel(2 * product_operations(args.sweep, args.sweep.rows)));
+    if (parameters[0].is_cpu())
+      return ntkfast::diag(args.sweep, torch_parallel(2 * product_operations(args.sweep, args.sweep.rows)));
+#ifdef NTKFAST_CUDA
+    check_channels(args.sweep, kOp);
+    on_current_stream(out, kOp, [&](void* stream) {
+      const Tensor memory = workspace_like(out, cuda::diag_workspace(args.sweep), dtype_of<T>());
+      return cuda::diag(args.sweep, data_of<T>(memory), stream);
+    });
+#else
+    refuse_cuda(kOp);
+#endif
   });
 }
 
 }  // namespace
 }  // namespace ntkfast
 
-STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("diag", TORCH_BOX(&ntkfast::diag_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("diag", TORCH_BOX(&ntkfast::diag_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("diag", TORCH_BOX(&ntkfast::diag_op)); }

@@ -3,28 +3,43 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cuda_stream.h"
 #include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/factor_diag.h"
+#endif
 
 namespace ntkfast {
 namespace {
 
-void factor_diag_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D,
-                     Tensor out) {
+constexpr const char* kOp = "ntkfast.factor_diag";
+
+void factor_diag_op(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D,
+                    Tensor out) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
     args.set_inputs(A);
     args.set_cotangents(D);
-    check_plain(out, ScalarType::Double, "out");
+    check_plain(out, ScalarType::Double, "out", parameters[0]);
     STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
                     args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
     args.sweep.diag = data_of<double>(out);
-    ntkfast::factor_diag(
-        args.sweep, torch_parallel(stack_features(args.sweep) * 10.0 * static_cast<double>(args.sweep.cotangent_rows)));
+    if (parameters[0].is_cpu())
+      return ntkfast::factor_diag(args.sweep, torch_parallel(stack_features(args.sweep) * 10.0 *
+                                                             static_cast<double>(args.sweep.cotangent_rows)));
+#ifdef NTKFAST_CUDA
+    check_channels(args.sweep, kOp);
+    on_current_stream(out, kOp, [&](void* stream) { return cuda::factor_diag(args.sweep, stream); });
+#else
+    refuse_cuda(kOp);
+#endif
   });
 }
 
 }  // namespace
 }  // namespace ntkfast
 
-STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("factor_diag", TORCH_BOX(&ntkfast::factor_diag_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("factor_diag", TORCH_BOX(&ntkfast::factor_diag_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("factor_diag", TORCH_BOX(&ntkfast::factor_diag_op)); }

@@ -5,14 +5,20 @@
 
 #include <memory>
 
+#include "cuda_stream.h"
 #include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/gram.h"
+#endif
 
 namespace ntkfast {
 namespace {
 
-void gram_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D,
-              Ints other_groups, Tensor other_A, Tensor other_D, bool symmetric, Ints use_explicit, int64_t chunk,
-              Tensor out) {
+constexpr const char* kOp = "ntkfast.gram";
+
+void gram_op(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Ints other_groups,
+             Tensor other_A, Tensor other_D, bool symmetric, Ints use_explicit, int64_t chunk, Tensor out) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> x(parameters, activations, constants, groups), y(parameters, activations, constants, other_groups);
@@ -20,7 +26,7 @@ void gram_cpu(Tensors parameters, Ints activations, Floats constants, Ints group
     x.set_cotangents(D);
     y.set_inputs(other_A);
     y.set_cotangents(other_D);
-    check_plain(out, dtype_of<T>(), "out");
+    check_plain(out, dtype_of<T>(), "out", parameters[0]);
     const int64_t rows = x.sweep.residual_rows, columns = y.sweep.residual_rows;
     STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == rows && out.size(1) == columns, "ntkfast: expected out (", rows,
                     ", ", columns, "), got ", shape_text(out));
@@ -30,15 +36,23 @@ void gram_cpu(Tensors parameters, Ints activations, Floats constants, Ints group
                     activations.size(), " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk);
     const auto paths = std::make_unique<bool[]>(use_explicit.size());
     for (std::size_t l = 0; l < use_explicit.size(); ++l) paths[l] = use_explicit[l] != 0;
+    if (rows == 0 || columns == 0) return;
     const double operations = 2.0 * static_cast<double>(x.sweep.cotangent_rows) *
                               static_cast<double>(y.sweep.cotangent_rows) * stack_features(x.sweep);
-    if (rows > 0 && columns > 0)
-      ntkfast::gram(Gram<T>{x.sweep, y.sweep, symmetric, paths.get(), chunk, data_of<T>(out)},
-                    torch_parallel(operations));
+    const Gram<T> p{x.sweep, y.sweep, symmetric, paths.get(), chunk, data_of<T>(out)};
+    if (parameters[0].is_cpu()) return ntkfast::gram(p, torch_parallel(operations));
+#ifdef NTKFAST_CUDA
+    check_channels(x.sweep, kOp);
+    check_channels(y.sweep, kOp);
+    on_current_stream(out, kOp, [&](void* stream) { return cuda::gram(p, stream); });
+#else
+    refuse_cuda(kOp);
+#endif
   });
 }
 
 }  // namespace
 }  // namespace ntkfast
 
-STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("gram", TORCH_BOX(&ntkfast::gram_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("gram", TORCH_BOX(&ntkfast::gram_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("gram", TORCH_BOX(&ntkfast::gram_op)); }

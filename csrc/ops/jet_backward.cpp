@@ -3,13 +3,20 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cuda_stream.h"
 #include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/jet_backward.h"
+#endif
 
 namespace ntkfast {
 namespace {
 
-void jet_backward_cpu(Tensors parameters, Ints activations, Floats constants, Tensors omega, Ints groups, Tensors seeds,
-                      Tensor Z, Tensor D) {
+constexpr const char* kOp = "ntkfast.jet_backward";
+
+void jet_backward_op(Tensors parameters, Ints activations, Floats constants, Tensors omega, Ints groups, Tensors seeds,
+                     Tensor Z, Tensor D) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
@@ -17,11 +24,20 @@ void jet_backward_cpu(Tensors parameters, Ints activations, Floats constants, Te
     args.set_seeds(seeds);
     args.set_stash(Z);
     args.set_cotangents(D);
-    ntkfast::jet_backward(args.sweep, torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
+    if (parameters[0].is_cpu())
+      return ntkfast::jet_backward(args.sweep,
+                                   torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
+#ifdef NTKFAST_CUDA
+    check_channels(args.sweep, kOp);
+    on_current_stream(D, kOp, [&](void* stream) { return cuda::jet_backward(args.sweep, stream); });
+#else
+    refuse_cuda(kOp);
+#endif
   });
 }
 
 }  // namespace
 }  // namespace ntkfast
 
-STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("jet_backward", TORCH_BOX(&ntkfast::jet_backward_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("jet_backward", TORCH_BOX(&ntkfast::jet_backward_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("jet_backward", TORCH_BOX(&ntkfast::jet_backward_op)); }

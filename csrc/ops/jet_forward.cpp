@@ -3,19 +3,26 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cuda_stream.h"
 #include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/jet_forward.h"
+#endif
 
 namespace ntkfast {
 namespace {
 
-void jet_forward_cpu(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta,
-                     Tensors omega, Ints groups, Tensor out, Tensor A, Tensor Z) {
+constexpr const char* kOp = "ntkfast.jet_forward";
+
+void jet_forward_op(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega,
+                    Ints groups, Tensor out, Tensor A, Tensor Z) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
     args.set_points(points, beta);
     args.set_omega(omega);
-    check_plain(out, dtype_of<T>(), "out");
+    check_plain(out, dtype_of<T>(), "out", parameters[0]);
     const int64_t expected = args.sweep.rows * args.sweep.layer[args.sweep.layers - 1].n_out;
     STD_TORCH_CHECK(out.numel() == expected, "ntkfast: expected out with ", expected, " elements, got ", out.numel());
     args.sweep.out = data_of<T>(out);
@@ -23,11 +30,21 @@ void jet_forward_cpu(Tensors parameters, Ints activations, Floats constants, Ten
       args.set_inputs(A);
       args.set_stash(Z);
     }
-    ntkfast::jet_forward(args.sweep, torch_parallel(product_operations(args.sweep, args.sweep.rows)));
+    if (parameters[0].is_cpu())
+      return ntkfast::jet_forward(args.sweep, torch_parallel(product_operations(args.sweep, args.sweep.rows)));
+#ifdef NTKFAST_CUDA
+    on_current_stream(out, kOp, [&](void* stream) {
+      const Tensor memory = workspace_like(out, cuda::jet_forward_workspace(args.sweep), dtype_of<T>());
+      return cuda::jet_forward(args.sweep, data_of<T>(memory), stream);
+    });
+#else
+    refuse_cuda(kOp);
+#endif
   });
 }
 
 }  // namespace
 }  // namespace ntkfast
 
-STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("jet_forward", TORCH_BOX(&ntkfast::jet_forward_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("jet_forward", TORCH_BOX(&ntkfast::jet_forward_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("jet_forward", TORCH_BOX(&ntkfast::jet_forward_op)); }

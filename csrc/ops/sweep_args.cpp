@@ -23,24 +23,25 @@ std::string shape_text(const Tensor& tensor) {
   return text + ")";
 }
 
-void check_plain(const Tensor& tensor, ScalarType dtype, const char* name) {
-  STD_TORCH_CHECK(tensor.is_cpu(), "ntkfast: expected ", name, " on the CPU, got another device");
+void check_plain(const Tensor& tensor, ScalarType dtype, const char* name, const Tensor& like) {
+  STD_TORCH_CHECK(tensor.device() == like.device(), "ntkfast: expected ", name,
+                  " on the device of the parameters, got another device");
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, "ntkfast: expected ", name, " of the parameters' dtype, got another");
   STD_TORCH_CHECK(tensor.is_contiguous(), "ntkfast: expected ", name, " contiguous, got shape ", shape_text(tensor),
                   " with gaps");
 }
 
 template <class T>
-SweepArgs<T>::SweepArgs(const Tensors& parameters, const Ints& activations, const Floats& constants,
-                        const Ints& groups) {
+SweepArgs<T>::SweepArgs(const Tensors& parameters, const Ints& activations, const Floats& constants, const Ints& groups)
+    : like_(parameters[0]) {
   const std::size_t L = activations.size();
   STD_TORCH_CHECK(parameters.size() == 2 * L && constants.size() == 6 * L,
                   "ntkfast: expected 2 parameters and 6 constants a layer, got ", parameters.size(), " and ",
                   constants.size(), " for ", L, " layers");
   for (std::size_t l = 0; l < L; ++l) {
     const Tensor &weight = parameters[2 * l], &bias = parameters[2 * l + 1];
-    check_plain(weight, dtype_of<T>(), "weight");
-    check_plain(bias, dtype_of<T>(), "bias");
+    check_plain(weight, dtype_of<T>(), "weight", like_);
+    check_plain(bias, dtype_of<T>(), "bias", like_);
     STD_TORCH_CHECK(weight.dim() == 2, "ntkfast: expected a 2-d weight, got shape ", shape_text(weight));
     const int64_t n_out = weight.size(0), n_in = weight.size(1);
     STD_TORCH_CHECK(n_out > 0 && n_in > 0, "ntkfast: expected at least one feature on either side, got a weight ",
@@ -126,8 +127,8 @@ void SweepArgs<T>::set_points(const Tensors& points, const Tensors& beta) {
   const int64_t d = layers_[0].n_in;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     Group<T>& group = groups_[g];
-    check_plain(points[g], dtype_of<T>(), "points");
-    check_plain(beta[g], dtype_of<T>(), "beta");
+    check_plain(points[g], dtype_of<T>(), "points", like_);
+    check_plain(beta[g], dtype_of<T>(), "beta", like_);
     const int64_t channels = group.directions + group.collapsed;
     STD_TORCH_CHECK(points[g].dim() == 2 && points[g].size(0) == group.n && points[g].size(1) == d,
                     "ntkfast: expected points (", group.n, ", ", d, "), got ", shape_text(points[g]));
@@ -146,7 +147,7 @@ void SweepArgs<T>::set_omega(const Tensors& omega) {
                   omega.size());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     Group<T>& group = groups_[g];
-    check_plain(omega[g], dtype_of<T>(), "omega");
+    check_plain(omega[g], dtype_of<T>(), "omega", like_);
     STD_TORCH_CHECK(omega[g].dim() == 3 && omega[g].size(1) == group.collapsed &&
                         omega[g].size(2) == group.directions && (omega[g].size(0) == 1 || omega[g].size(0) == group.n),
                     "ntkfast: expected omega (1 or ", group.n, ", ", group.collapsed, ", ", group.directions, "), got ",
@@ -164,8 +165,8 @@ void SweepArgs<T>::set_seeds(const Tensors& seeds) {
   for (const Group<T>& group : groups_)
     for (int i = 0; i < group.components; ++i, ++j) {
       const Tensor& seed = seeds[j];
-      STD_TORCH_CHECK(seed.is_cpu() && seed.scalar_type() == dtype_of<T>(),
-                      "ntkfast: expected seeds on the CPU, of the parameters' dtype");
+      STD_TORCH_CHECK(seed.device() == like_.device() && seed.scalar_type() == dtype_of<T>(),
+                      "ntkfast: expected seeds on the device of the parameters, of their dtype");
       STD_TORCH_CHECK(seed.dim() == 3 && seed.size(0) == components_[j].channels && seed.size(1) == group.n &&
                           seed.size(2) == layers_.back().n_out,
                       "ntkfast: expected seeds (", components_[j].channels, ", ", group.n, ", ", layers_.back().n_out,
@@ -177,9 +178,9 @@ void SweepArgs<T>::set_seeds(const Tensors& seeds) {
 
 // Cuts a flat tensor into one (rows, width(l)) matrix a layer.
 template <class T, class Width>
-static std::vector<T*> split(const Tensor& flat, const Sweep<T>& sweep, int64_t rows, const char* name,
-                             const Width& width) {
-  check_plain(flat, dtype_of<T>(), name);
+static std::vector<T*> split(const Tensor& flat, const Tensor& like, const Sweep<T>& sweep, int64_t rows,
+                             const char* name, const Width& width) {
+  check_plain(flat, dtype_of<T>(), name, like);
   std::vector<T*> parts;
   int64_t offset = 0;
   for (int l = 0; l < sweep.layers; ++l) {
@@ -194,19 +195,19 @@ static std::vector<T*> split(const Tensor& flat, const Sweep<T>& sweep, int64_t 
 
 template <class T>
 void SweepArgs<T>::set_inputs(const Tensor& A) {
-  A_ = split(A, sweep, sweep.rows, "A", [&](int l) { return sweep.layer[l].n_in; });
+  A_ = split(A, like_, sweep, sweep.rows, "A", [&](int l) { return sweep.layer[l].n_in; });
   sweep.A = A_.data();
 }
 
 template <class T>
 void SweepArgs<T>::set_stash(const Tensor& Z) {
-  Z_ = split(Z, sweep, sweep.rows, "Z", [&](int l) { return has_stash(sweep, l) ? sweep.layer[l].n_out : 0; });
+  Z_ = split(Z, like_, sweep, sweep.rows, "Z", [&](int l) { return has_stash(sweep, l) ? sweep.layer[l].n_out : 0; });
   sweep.Z = Z_.data();
 }
 
 template <class T>
 void SweepArgs<T>::set_cotangents(const Tensor& D) {
-  D_ = split(D, sweep, sweep.cotangent_rows, "D", [&](int l) { return sweep.layer[l].n_out; });
+  D_ = split(D, like_, sweep, sweep.cotangent_rows, "D", [&](int l) { return sweep.layer[l].n_out; });
   sweep.D = D_.data();
 }
 

@@ -35,8 +35,8 @@ constexpr ScalarType dtype_of() {
 
 std::string shape_text(const Tensor& tensor);
 
-// Contiguous, on the CPU, of this dtype.
-void check_plain(const Tensor& tensor, ScalarType dtype, const char* name);
+// Contiguous, of this dtype, on the device of another tensor: in an operator the first parameter's.
+void check_plain(const Tensor& tensor, ScalarType dtype, const char* name, const Tensor& like);
 
 template <class T>
 T* data_of(const Tensor& tensor) {
@@ -74,6 +74,7 @@ class SweepArgs {
  private:
   void add_group(const Ints& groups, std::size_t& at);
 
+  Tensor like_;  // whose device everything is on
   std::vector<Layer<T>> layers_;
   std::vector<Group<T>> groups_;
   std::vector<Component> components_;

@@ -3,37 +3,55 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cuda_stream.h"
 #include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/vjp.h"
+#endif
 
 namespace ntkfast {
 namespace {
 
-void vjp_cpu(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Tensor x,
-             Tensors grads) {
+constexpr const char* kOp = "ntkfast.vjp";
+
+void vjp_op(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Tensor x,
+            Tensors grads) {
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
     args.set_inputs(A);
     args.set_cotangents(D);
-    check_plain(x, dtype_of<T>(), "x");
+    check_plain(x, dtype_of<T>(), "x", parameters[0]);
     STD_TORCH_CHECK(x.numel() == args.sweep.residual_rows, "ntkfast: expected x (", args.sweep.residual_rows,
                     ",), got ", shape_text(x));
     STD_TORCH_CHECK(grads.size() == parameters.size(), "ntkfast: expected ", parameters.size(), " gradients, got ",
                     grads.size());
     std::vector<T*> weight, bias;
     for (std::size_t i = 0; i < grads.size(); ++i) {
-      check_plain(grads[i], dtype_of<T>(), "gradient");
+      check_plain(grads[i], dtype_of<T>(), "gradient", parameters[0]);
       STD_TORCH_CHECK(grads[i].numel() == 0 || grads[i].numel() == parameters[i].numel(),
                       "ntkfast: expected a gradient of shape ", shape_text(parameters[i]), ", got ",
                       shape_text(grads[i]));
       (i % 2 ? bias : weight).push_back(grads[i].numel() ? data_of<T>(grads[i]) : nullptr);
     }
-    ntkfast::vjp(Vjp<T>{args.sweep, static_cast<const T*>(x.const_data_ptr()), weight.data(), bias.data()},
-                 torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
+    const Vjp<T> p{args.sweep, static_cast<const T*>(x.const_data_ptr()), weight.data(), bias.data()};
+    if (parameters[0].is_cpu())
+      return ntkfast::vjp(p, torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
+#ifdef NTKFAST_CUDA
+    check_channels(args.sweep, kOp);
+    on_current_stream(x, kOp, [&](void* stream) {
+      const Tensor memory = workspace_like(x, cuda::vjp_workspace(p), dtype_of<T>());
+      return cuda::vjp(p, data_of<T>(memory), stream);
+    });
+#else
+    refuse_cuda(kOp);
+#endif
   });
 }
 
 }  // namespace
 }  // namespace ntkfast
 
-STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("vjp", TORCH_BOX(&ntkfast::vjp_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("vjp", TORCH_BOX(&ntkfast::vjp_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("vjp", TORCH_BOX(&ntkfast::vjp_op)); }

@@ -1,0 +1,16 @@
+// The diagonal of the Gram matrix by layers on a CUDA device: both sweeps and the contraction for a chunk of points at
+// a time, whose stacks lie in a workspace.
+#pragma once
+
+#include "../cpu/params.h"
+
+namespace ntkfast::cuda {
+
+// Elements for chunks of `sweep.tile_rows` stack rows (0: as many as 256 MB hold), at least one point.
+int64_t diag_workspace(const Sweep<float>& sweep);
+int64_t diag_workspace(const Sweep<double>& sweep);
+
+int diag(const Sweep<float>& sweep, float* workspace, void* stream);
+int diag(const Sweep<double>& sweep, double* workspace, void* stream);
+
+}  // namespace ntkfast::cuda

@@ -1,0 +1,175 @@
+#include "../core/activation_jet.h"
+#include "../core/faa_di_bruno.h"
+#include "channel_tile.cuh"
+#include "elementary.cuh"
+#include "jet_backward.h"
+#include "parts.cuh"
+
+// One layer for all channels of all components:
+//
+//   G = D W        D' = pull_back(G, Z)
+//
+// and at the top G = seeds; D' = G where no activation follows.
+
+namespace ntkfast::cuda {
+namespace {
+
+template <class T>
+struct Seeds {
+  const T* at[kMaxGroups];
+  int64_t stride[kMaxGroups][3];
+};
+
+template <class T>
+struct BackwardParams {
+  const T* D;       // (cotangent_rows, depth): of the layer above
+  const T* weight;  // (depth, width): of the layer above
+  T scale;          // of its weight
+  T* out;           // (cotangent_rows, width)
+  const T* stash;   // (rows, width), of this layer; null: no activation follows
+  int64_t depth, width;
+  core::Activation activation;  // of this layer
+  core::ActivationParams<T> activation_params;
+  Parts<T> parts;
+  Seeds<T> seeds;
+};
+static_assert(sizeof(BackwardParams<double>) <= 4096, "kernels take at most 4 kB");
+
+// Cotangents before the activation, scaled: either a product or seeds.
+template <class T>
+struct Cotangents {
+  ChannelTile<T> product;
+  T scale;
+  int i, j;
+  __device__ __forceinline__ T operator()(int c) const { return product(c, i, j) * scale; }
+};
+
+template <class T>
+struct SeedsAt {
+  const T* at;
+  int64_t stride;
+  __device__ __forceinline__ T operator()(int c) const { return at[c * stride]; }
+};
+
+// z̄ of neuron j of point i of the tile; zbar may stand where g does.
+template <class T, core::Activation A, class G>
+__device__ __forceinline__ void pull_neuron(const BackwardParams<T>& p, const Part<T>& part, int64_t point, int i,
+                                            int j, ChannelTile<const T> stash, const G& g, ChannelTile<T> zbar) {
+  const uint16_t* channel = p.parts.channel + part.first_channel;
+  const int F = part.directions, M = part.collapsed, all = part.group_directions;
+  const T* omega = part.omega + point * part.omega_stride;
+  const T z0 = stash(0, i, j);
+  core::Base<T> base{z0, T(0)};
+  if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(z0, p.activation_params);
+  core::pull_back(
+      core::sigma<A>(z0, base, p.activation_params), F, M, [&](int c) { return stash(channel[c], i, j); }, g,
+      [&](int c, T value) { zbar(c, i, j) = value; },
+      [&](int m, int k) { return omega[(channel[1 + F + m] - 1 - all) * all + channel[1 + k] - 1]; });
+}
+
+// D' of a tile; cotangents(i, j) gives g of one neuron, by channels.
+template <class T, class Of>
+__device__ __forceinline__ void pull_tile(const BackwardParams<T>& p, const Part<T>& part, const PointTile& tile,
+                                          int64_t column, int columns, ChannelTile<T> zbar, const Of& cotangents) {
+  if (p.stash == nullptr) {
+    for_each_neuron(tile.count, columns, [&](int i, int j) {
+      const auto g = cotangents(i, j);
+      for (int c = 0; c < part.channels; ++c) zbar(c, i, j) = g(c);
+    });
+    return;
+  }
+  const auto stash = tile_in_stack(p.stash, part.a_row, part.n, tile.first, p.width, column);
+  core::visit_activation(p.activation, [&](auto activation) {
+    for_each_neuron(tile.count, columns, [&](int i, int j) {
+      pull_neuron<T, decltype(activation)::value>(p, part, tile.first + i, i, j, stash, cotangents(i, j), zbar);
+    });
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, kTileBlocks) backward_kernel(const BackwardParams<T> p) {
+  NTKFAST_DYNAMIC_SHARED(T, shared);
+  const PointTile tile = point_tile(p.parts.part, p.parts.count, blockIdx.x);
+  const Part<T>& part = p.parts.part[tile.entry];
+  const int64_t column = int64_t(blockIdx.y) * kTile;
+  const int columns = up_to_tile(p.width - column);
+  const ChannelTile<T> zbar = tile_in_stack(p.out, part.d_row, part.n, tile.first, p.width, column);
+  const AcrossDepth<T> weights{p.weight + column, p.width, p.depth, columns};
+  const auto row_of = [&](int c, int i) { return p.D + (part.d_row + c * part.n + tile.first + i) * p.depth; };
+  const ChannelTile<T> product =
+      channel_product(part.channels, tile.count, columns, row_of, weights, static_cast<int>(p.depth), shared, zbar);
+  pull_tile(p, part, tile, column, columns, zbar, [&](int i, int j) { return Cotangents<T>{product, p.scale, i, j}; });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, kTileBlocks) seed_kernel(const BackwardParams<T> p) {
+  const PointTile tile = point_tile(p.parts.part, p.parts.count, blockIdx.x);
+  const Part<T>& part = p.parts.part[tile.entry];
+  const int64_t column = int64_t(blockIdx.y) * kTile;
+  const int64_t* stride = p.seeds.stride[tile.entry];
+  const T* seed = p.seeds.at[tile.entry];
+  const ChannelTile<T> zbar = tile_in_stack(p.out, part.d_row, part.n, tile.first, p.width, column);
+  pull_tile(p, part, tile, column, up_to_tile(p.width - column), zbar, [&](int i, int j) {
+    return SeedsAt<T>{seed + (tile.first + i) * stride[1] + (column + j) * stride[2], stride[0]};
+  });
+}
+
+// Layer l as the one to pull back through; D and weight are those of the layer above, if there is one.
+template <class T>
+BackwardParams<T> params_of(const Sweep<T>& sweep, int l, const Parts<T>& parts) {
+  BackwardParams<T> p{};
+  const Layer<T>& layer = sweep.layer[l];
+  if (l + 1 < sweep.layers) {
+    const Layer<T>& above = sweep.layer[l + 1];
+    p.D = sweep.D[l + 1];
+    p.weight = above.weight;
+    p.scale = above.weight_scale;
+    p.depth = above.n_out;
+  }
+  p.out = sweep.D[l];
+  p.stash = sweep.Z[l];
+  p.width = layer.n_out;
+  p.activation = layer.activation;
+  p.activation_params = layer.activation_params;
+  p.parts = parts;
+  return p;
+}
+
+template <class T>
+Seeds<T> seeds_of(const Sweep<T>& sweep, const Parts<T>& parts) {
+  Seeds<T> seeds{};
+  int number = 0;
+  for (int g = 0; g < sweep.groups; ++g)
+    for (int j = 0; j < sweep.group[g].components; ++j, ++number)
+      for (int e = 0; e < parts.count; ++e)
+        if (parts.part[e].number == number) {
+          const Component& component = sweep.group[g].component[j];
+          seeds.at[e] = static_cast<const T*>(component.seed);
+          for (int axis = 0; axis < 3; ++axis) seeds.stride[e][axis] = component.seed_stride[axis];
+        }
+  return seeds;
+}
+
+template <class T>
+int run(const Sweep<T>& sweep, void* stream) {
+  if (most_channels(sweep) > kMaxTableChannels) return cudaErrorInvalidValue;
+  const int last = sweep.layers - 1, first = first_active(sweep);
+  for (const Parts<T>& parts : tables_of(sweep, false, points_per_tile)) {
+    const auto grid = [&](int l) { return Grid{parts.tiles, blocks_for(sweep.layer[l].n_out, kTile)}; };
+    BackwardParams<T> top = params_of(sweep, last, parts);
+    top.seeds = seeds_of(sweep, parts);
+    int code = launch(seed_kernel<T>, grid(last), Block{kThreads}, stream, top);
+    for (int l = last - 1; l >= first && code == cudaSuccess; --l)
+      code =
+          launch(backward_kernel<T>, grid(l), Block{kThreads, 1, 1, kTileBytes<T>}, stream, params_of(sweep, l, parts));
+    if (code != cudaSuccess) return code;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace
+
+int jet_backward(const Sweep<float>& sweep, void* stream) { return run(sweep, stream); }
+int jet_backward(const Sweep<double>& sweep, void* stream) { return run(sweep, stream); }
+
+}  // namespace ntkfast::cuda

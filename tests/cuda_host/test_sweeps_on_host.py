@@ -1,0 +1,187 @@
+"""The CUDA kernels of the sweeps, compiled for the host, do what the CPU operators do: no GPU needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from host_build import FOLDER, SANITIZER, sanitizer_library
+from sweep_cases import BY_NAME, CASES, FEW, Made, SweepCase, close, make, unwritten
+from sweep_library import SweepLibrary
+from torch import Tensor
+
+from ntkfast import _ops
+from ntkfast.sweep import GroupArgs
+
+SHAPES = [(1, 1, 1), (3, 0, 2), (0, 4, 5), (64, 16, 64), (65, 17, 66), (130, 33, 5)]
+INVALID_VALUE = 1
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> SweepLibrary:
+    return SweepLibrary(SweepLibrary.build(tmp_path_factory.mktemp("cuda_host") / "sweeps.so"))
+
+
+def check_gemm(library: SweepLibrary, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    m, k, n = shape
+    a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
+    out = torch.full((m, n), torch.nan, dtype=dtype)
+    assert library.gemm(a, b, out) == 0
+    close(out, a.double() @ b.double(), shape, dtype)
+
+
+def check_forward(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    out, A, Z = unwritten(made.out), unwritten(made.A), unwritten(made.Z)
+    assert library.jet_forward(made.args, made.groups, out, A, Z) == 0
+    for name, actual, expected in (("A", A, made.A), ("Z", Z, made.Z), ("out", out, made.out)):
+        close(actual, expected, (case, name))
+    alone, nothing = unwritten(made.out), out.new_empty(0)
+    assert library.jet_forward(made.args, made.groups, alone, nothing, nothing) == 0
+    assert torch.equal(alone, out), "what is kept changes no bit"
+
+
+def check_backward(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    D = unwritten(made.D)
+    assert library.jet_backward(made.args, made.groups, made.seeds, made.Z, D) == 0
+    close(D, made.D, case)
+
+
+def check_factor_diag(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    for spec, rows in selections(made.groups):
+        actual, expected = (torch.full((len(made.chain.layers), rows), torch.nan).double() for _ in range(2))
+        assert library.factor_diag(made.args, spec, made.A, made.D, actual) == 0
+        _ops.factor_diag(made.args, spec, made.A, made.D, expected)
+        close(actual, expected, case, dtype)
+
+
+def check_diag(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    """In one chunk, and in chunks that cut groups: a chunk changes no bit."""
+    made = make(case, dtype)
+    shape = (len(made.chain.layers), made.groups.residual_rows)
+    whole, chunked, expected = (torch.full(shape, torch.nan).double() for _ in range(3))
+    _ops.diag(made.args, made.groups, made.seeds, 0, expected)
+    assert library.diag(made.args, made.groups, made.seeds, 0, whole) == 0
+    assert library.diag(made.args, made.groups, made.seeds, 23, chunked) == 0
+    close(whole, expected, case, dtype)
+    assert torch.equal(whole, chunked)
+
+
+def check_vjp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    for spec, rows in selections(made.groups):
+        x = torch.randn(rows, dtype=dtype)
+        actual, expected = ([unwritten(p) for p in active(made)] for _ in range(2))
+        assert library.vjp(made.args, spec, made.A, made.D, x, actual) == 0
+        _ops.vjp(made.args, spec, made.A, made.D, x, expected)
+        for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            close(a, b, (case, i))
+
+
+def check_jvp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    made = make(case, dtype)
+    tangents = [torch.randn_like(p) for p in active(made)]
+    tangents[-1] = tangents[-1][:0]  # counts as zero
+    for spec, rows in selections(made.groups):
+        actual, expected = (torch.full((rows,), torch.nan).double() for _ in range(2))
+        assert library.jvp(made.args, spec, made.A, made.D, tangents, actual) == 0
+        _ops.jvp(made.args, spec, made.A, made.D, tangents, expected)
+        close(actual, expected, case, dtype)
+
+
+def check_gram(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    """A symmetric gram, exactly so; against some of its groups, and these against it, the same numbers."""
+    made = make(case, dtype)
+    (whole, n), *_, (part, m) = selections(made.groups)
+    K, across, back = (torch.full(shape, torch.nan, dtype=dtype) for shape in ((n, n), (n, m), (m, n)))
+    x, y = (whole, made.A, made.D), (part, made.A, made.D)
+    assert library.gram(made.args, x, x, True, K) == 0
+    assert library.gram(made.args, x, y, False, across) == 0
+    assert library.gram(made.args, y, x, False, back) == 0
+    paths = [0] * len(made.chain.layers)
+    for actual, sides, symmetric in ((K, (x, x), True), (across, (x, y), False)):
+        expected = unwritten(actual)
+        _ops.gram(made.args, *sides, symmetric, paths, 64, expected)
+        close(actual, expected, case)
+    assert torch.equal(K, K.T)
+    assert torch.equal(across, back.T), "exchanging the sides changes no bit"
+
+
+def selections(groups: GroupArgs) -> list[tuple[list[int], int]]:
+    """Descriptions of all groups and of every second one, with their residual rows."""
+    counts = [n * r.n_components for n, r in zip(groups.sizes, groups.recordings, strict=True)]
+    return [(groups.spec, sum(counts)), (groups.select(groups.names[::2]), sum(counts[::2]))]
+
+
+def active(made: Made) -> list[Tensor]:
+    """The parameters that the Jacobian contains; empty tensors for the others."""
+    wanted = [flag for layer in range(len(made.chain.layers)) for flag in made.args.active(layer)]
+    return [p if flag else p.new_empty(0) for p, flag in zip(made.args.parameters, wanted, strict=True)]
+
+
+CHECKS = {
+    "jet_forward": check_forward,
+    "jet_backward": check_backward,
+    "factor_diag": check_factor_diag,
+    "diag": check_diag,
+    "vjp": check_vjp,
+    "jvp": check_jvp,
+    "gram": check_gram,
+}
+
+
+def check_few(library: SweepLibrary) -> None:
+    for dtype in (torch.float32, torch.float64):
+        check_gemm(library, (65, 17, 66), dtype)
+        for case in FEW:
+            for check in CHECKS.values():
+                check(library, case, dtype)
+    for name in ("jet_forward", "jet_backward", "vjp", "jvp"):
+        CHECKS[name](library, BY_NAME["many_channels"], torch.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gemm_equals_torch(library: SweepLibrary, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    check_gemm(library, shape, dtype)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", CHECKS)
+def test_equals_the_cpu_operator(library: SweepLibrary, name: str, case: SweepCase, dtype: torch.dtype) -> None:
+    if (name, case.name) == ("gram", "many_channels"):
+        pytest.skip("thousands of pairs of channels: minutes on the host, and a pair is like any other")
+    CHECKS[name](library, case, dtype)
+
+
+def test_reverse_schedule(library: SweepLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_HOST_REVERSE", "1")
+    check_few(library)
+
+
+def test_reads_and_writes_within_bounds(tmp_path: Path) -> None:
+    """AddressSanitizer sees no access beyond the arrays, and does see one where the output is too small."""
+    library = SweepLibrary.build(tmp_path / "sweeps.so", SANITIZER)
+    sound = in_sanitized_python(library, "host.check_few(library)")
+    assert sound.returncode == 0 and "finished" in sound.stdout, sound.stderr
+    short = "library.gemm(torch.ones(9, 9), torch.ones(9, 9), torch.empty(80))"
+    faulty = in_sanitized_python(library, short)
+    assert "heap-buffer-overflow" in faulty.stderr and "gemm_kernel" in faulty.stderr
+
+
+def in_sanitized_python(library: Path, statements: str) -> subprocess.CompletedProcess[str]:
+    code = f"""
+import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(FOLDER.parent)!r}]
+import torch
+import test_sweeps_on_host as host
+library = host.SweepLibrary({str(library)!r})
+{statements}
+print("finished")
+"""
+    preload = {"LD_PRELOAD": sanitizer_library(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
+    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **preload}, capture_output=True, text=True)
