@@ -72,10 +72,12 @@ def test_weights_have_a_curve_a_group():
 
 
 def test_spectra_are_log_log_and_leave_out_rounding():
-    figure = plots.spectra({"u": {0: [4.0, 1.0, 1e-20, -1e-18], 10: [2.0, 1.0, 0.5, 0.25]}})
-    (axis,) = figure.axes
+    many = [2.0**-k for k in range(20)]
+    figure = plots.spectra({"u": {0: [4.0, 1.0, 1e-20, -1e-18], 10: many}, "ut": {0: [2.0, 1.0]}})
+    axis, short = figure.axes
     assert axis.get_xscale() == axis.get_yscale() == "log"
-    assert [list(line.get_ydata()) for line in axis.lines] == [[4, 1], [2, 1, 0.5, 0.25]]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[4, 1], many]
+    assert short.get_xscale() == "linear"  # a handful of eigenvalues is counted
 
 
 def test_maps_show_exact_predicted_and_error_with_time_along_x():
