@@ -184,4 +184,10 @@ library = host.SweepLibrary({str(library)!r})
 print("finished")
 """
     preload = {"LD_PRELOAD": sanitizer_library(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
-    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **preload}, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=library.parent,  # the installed package, whatever lies in the folder of the tests
+        env={**os.environ, **preload},
+        capture_output=True,
+        text=True,
+    )
