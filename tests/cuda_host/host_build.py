@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -30,3 +31,16 @@ def sanitizer_library() -> str:
     """The AddressSanitizer runtime, which has to be preloaded into a Python that loads a sanitized library."""
     command = [*compiler(), "-print-file-name=libasan.so"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run_sanitized(library: Path, modules: list[Path], statements: str) -> subprocess.CompletedProcess[str]:
+    """Run statements in a Python that may load the sanitized library; `modules` are folders to import from."""
+    code = f"import sys; sys.path[:0] = {[str(folder) for folder in modules]!r}\n{statements}\nprint('finished')"
+    preload = {"LD_PRELOAD": sanitizer_library(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=library.parent,  # the installed package, whatever lies in the folder of the tests
+        env={**os.environ, **preload},
+        capture_output=True,
+        text=True,
+    )

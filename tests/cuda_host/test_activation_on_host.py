@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import activation_jet as definition
 import pytest
 import torch
 from activation_jet import BETA, NAMES, THRESHOLD, Example, example, relative_error
-from host_build import CSRC, FOLDER, SANITIZER, compile_for_host, sanitizer_library
+from host_build import CSRC, FOLDER, SANITIZER, compile_for_host, run_sanitized
 from torch import Tensor
 
 SOURCES = [FOLDER / "activation_exports.cpp", CSRC / "cuda" / "activation.cu", CSRC / "cuda" / "error.cu"]
@@ -96,16 +94,8 @@ def test_unknown_activation_is_an_error_code(library: ctypes.CDLL, activation: i
 
 
 def in_sanitized_python(library: Path, statements: str) -> subprocess.CompletedProcess[str]:
-    code = f"""
-import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(Path(definition.__file__).parent)!r}]
-import ctypes, torch
-import test_activation_on_host as host
-library = ctypes.CDLL({str(library)!r})
-{statements}
-print("finished")
-"""
-    preload = {"LD_PRELOAD": sanitizer_library(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
-    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **preload}, capture_output=True, text=True)
+    load = f"import ctypes, torch, test_activation_on_host as host; library = ctypes.CDLL({str(library)!r})"
+    return run_sanitized(library, [FOLDER, Path(definition.__file__).parent], f"{load}\n{statements}")
 
 
 def test_reads_and_writes_within_bounds(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from host_build import FOLDER, SANITIZER, sanitizer_library
+from host_build import FOLDER, SANITIZER, run_sanitized
 from sweep_cases import BY_NAME, CASES, FEW, Made, SweepCase, close, make, unwritten
 from sweep_library import SweepLibrary
 from torch import Tensor
@@ -175,19 +173,5 @@ def test_reads_and_writes_within_bounds(tmp_path: Path) -> None:
 
 
 def in_sanitized_python(library: Path, statements: str) -> subprocess.CompletedProcess[str]:
-    code = f"""
-import sys; sys.path[:0] = [{str(FOLDER)!r}, {str(FOLDER.parent)!r}]
-import torch
-import test_sweeps_on_host as host
-library = host.SweepLibrary({str(library)!r})
-{statements}
-print("finished")
-"""
-    preload = {"LD_PRELOAD": sanitizer_library(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=library.parent,  # the installed package, whatever lies in the folder of the tests
-        env={**os.environ, **preload},
-        capture_output=True,
-        text=True,
-    )
+    load = f"import torch, test_sweeps_on_host as host; library = host.SweepLibrary({str(library)!r})"
+    return run_sanitized(library, [FOLDER, FOLDER.parent], f"{load}\n{statements}")
