@@ -83,7 +83,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Settings]:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted up from --seed")
     parser.add_argument("--weights", nargs="+", choices=LABELS, default=list(LABELS))
     parser.add_argument("--every", type=int, help="iterations between two updates of the NTK weights")
-    parser.add_argument("--device", default="cpu")
+    gpu = torch.cuda.is_available() and ntk.cuda_built
+    parser.add_argument("--device", default="cuda" if gpu else "cpu", help="default: the GPU, where there is one")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--out", help="folder for figures, summary.json and one folder a run")
     parser.add_argument(

@@ -30,6 +30,7 @@ from .problems import Box, Condition, Points, Problem  # isort: skip
 from .training import History, Trainer  # isort: skip
 
 __version__: str = _C.version
+cuda_built: bool = _C.cuda_built  # whether this build runs on CUDA devices
 __all__ = [
     "MLP",
     "Box",
@@ -48,6 +49,7 @@ __all__ = [
     "Workspace",
     "check",
     "condition_number",
+    "cuda_built",
     "diag",
     "effective_rank",
     "factors",

@@ -16,7 +16,7 @@ from .residual import Residual, value
 from .rows import attach, attach_forward
 from .snapshot import Snapshot, Workspace, group_jacobian, group_stacks, layer_stacks, sweep
 from .streaming import by_block
-from .sweep import as_groups, chain_args, group_args
+from .sweep import Groups, as_groups, chain_args, group_args
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,12 @@ def factors(
     chain, args = chain_args(net, wrt)
     snapshot = sweep(chain, args, group_args(chain, groups), workspace or Workspace())
     return Factors(snapshot, tuple(groups), not several)
+
+
+def unchecked_factors(net: nn.Module, groups: Groups, workspace: Workspace) -> Factors:
+    """The factors of points that are known to be finite: nothing waits for the device."""
+    chain, args = chain_args(net)
+    return Factors(sweep(chain, args, group_args(chain, groups, finite=False), workspace), tuple(groups), False)
 
 
 def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:

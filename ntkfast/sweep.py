@@ -139,8 +139,13 @@ def chain_args(net: nn.Module, wrt: str | Sequence[str] | None = None) -> tuple[
     return chain, ChainArgs(parameters, activations, constants, selected)
 
 
-def group_args(chain: Chain, groups: Groups) -> GroupArgs:
+def group_args(chain: Chain, groups: Groups, finite: bool = True) -> GroupArgs:
     """Record every group's residual on its points and lay the groups out as one ragged stack.
+
+    Args:
+        chain: the network.
+        groups: points and residual by name.
+        finite: look whether the points are finite, which waits for the device.
 
     Raises:
         TypeError: points of the wrong type.
@@ -148,7 +153,7 @@ def group_args(chain: Chain, groups: Groups) -> GroupArgs:
     """
     points, beta, omega, recordings = [], [], [], []
     for name, (where, residual) in groups.items():
-        x = check_group(chain, name, where, residual)
+        x = check_group(chain, name, where, residual, finite)
         recording = record(residual, x, chain.out_features, getattr(where, "columns", None))
         check_order(chain, recording.spec.order)
         recordings.append(recording)
@@ -163,7 +168,7 @@ def group_args(chain: Chain, groups: Groups) -> GroupArgs:
     return GroupArgs(tuple(groups), tuple(recordings), points, beta, omega, spec, sizes)
 
 
-def check_group(chain: Chain, name: str, where: Any, residual: Residual) -> Tensor:
+def check_group(chain: Chain, name: str, where: Any, residual: Residual, finite: bool = True) -> Tensor:
     """Return the points of a group as a detached tensor (n, d) that fits the network."""
     x = getattr(where, "xy", where)
     label = f"group {name!r}: " if name else ""
@@ -175,7 +180,8 @@ def check_group(chain: Chain, name: str, where: Any, residual: Residual) -> Tens
             f"{label}expected points like the network's parameters ({chain.dtype} on {chain.device}), got "
             f"{x.dtype} on {x.device}"
         )
-    check_finite(residual, x)
+    if finite:
+        check_finite(residual, x)
     return x.detach()
 
 

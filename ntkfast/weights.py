@@ -128,10 +128,14 @@ class NTKWeights:
         stacked = torch.stack([trace.double() for trace in given.values()])  # (groups,)
         if self.normalize == "mean":
             stacked = stacked / torch.tensor(counts, dtype=torch.float64, device=stacked.device)
-        lam = torch.where(stacked == 0, torch.ones_like(stacked), stacked.sum() / stacked)
-        self._lam = {name: value.to(given[name].dtype) for name, value in zip(given, lam.unbind(), strict=True)}
-        self._traces = given
+        lam = balance(stacked)
+        self.keep({name: x.to(given[name].dtype) for name, x in zip(given, lam.unbind(), strict=True)}, given)
         return dict(self._lam)
+
+    def keep(self, lam: Mapping[str, Tensor], traces: Mapping[str, Tensor]) -> None:
+        """Take over λ that were computed elsewhere, and the traces that they came from: copies, by group."""
+        self._lam = {name: value.detach().clone() for name, value in lam.items()}
+        self._traces = {name: value.detach().clone() for name, value in traces.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return counter, λ and traces: with ``load_state_dict`` a run resumes bit for bit."""
@@ -154,8 +158,7 @@ class NTKWeights:
             found = ", ".join(sorted(map(str, state))) or "an empty one"
             raise ValueError(f"NTKWeights: expected a state with calls, lam and traces, got {found}")
         self._calls = int(state["calls"])
-        self._lam = {name: value.detach().clone() for name, value in state["lam"].items()}
-        self._traces = {name: value.detach().clone() for name, value in state["traces"].items()}
+        self.keep(state["lam"], state["traces"])
 
     def __repr__(self) -> str:
         """Return the settings and how many calls were counted."""
@@ -185,6 +188,14 @@ class NTKWeights:
             if counts[name] < 1:
                 raise ValueError(f"NTKWeights: expected at least one row in group {name!r}, got {counts[name]}")
         return [counts[name] for name in names]
+
+
+def balance(traces: Tensor) -> Tensor:
+    """Return λ_i = Σ_j T_j / T_i, and 1 where T_i = 0, from the traces over their rows, (groups,).
+
+    It looks at no number, so that it can run inside a CUDA graph.
+    """
+    return torch.where(traces == 0, torch.ones_like(traces), traces.sum() / traces)
 
 
 def _positive(number: object) -> bool:

@@ -167,6 +167,7 @@ class Union:
             if len(box.free) != len(boxes[0].free):
                 raise ValueError(f"a union needs boxes of the same dimension, got {boxes[0]} and {box}")
         self.boxes = boxes
+        self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -194,10 +195,17 @@ class Union:
         """
         device = torch.device("cpu") if generator is None else generator.device
         dtype = dtype or torch.get_default_dtype()
-        measures = torch.tensor([box.measure for box in self.boxes], dtype=torch.float64, device=device)
-        choice = torch.multinomial(measures, n, replacement=True, generator=generator) if n else []
-        bounds = [box._bounds(dtype, device) for box in self.boxes]
-        low = torch.stack([low for low, _ in bounds])[choice]
-        width = torch.stack([width for _, width in bounds])[choice]
+        measures, low, width = self._bounds(dtype, device)
+        # For a single draw torch would look at the measures on the host, which stalls a GPU.
+        choice = torch.multinomial(measures, max(n, 2), replacement=True, generator=generator)[:n] if n else []
         uniform = torch.rand((n, len(self.names)), generator=generator, dtype=dtype, device=device)
-        return torch.addcmul(low, width, uniform)
+        return torch.addcmul(low[choice], width[choice], uniform)
+
+    def _bounds(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        # Kept per dtype and device, as those of a box are.
+        if (dtype, device) not in self._constants:
+            bounds = [box._bounds(dtype, device) for box in self.boxes]
+            measures = torch.tensor([box.measure for box in self.boxes], dtype=torch.float64, device=device)
+            low, width = (torch.stack(part) for part in zip(*bounds, strict=True))
+            self._constants[dtype, device] = (measures, low, width)
+        return self._constants[dtype, device]

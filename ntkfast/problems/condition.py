@@ -57,6 +57,7 @@ class Condition:
     target: Target | Mapping[str, Target] = 0.0
     n: int | None = field(default=None, kw_only=True)
     group: str | None = field(default=None, kw_only=True)
+    _placed: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         where = Points(self.where) if isinstance(self.where, Tensor) else self.where
@@ -123,7 +124,7 @@ class Condition:
         if isinstance(self.where, Box | Union):
             return Draw(Points(self.where.sample(n, generator, dtype)), None)
         if isinstance(self.where, Points):
-            points = self.where.to(generator.device, dtype)
+            points = self._place(self.where, generator.device, dtype)
             if n == len(points):
                 return Draw(points, None)
             index = torch.randperm(len(points), generator=generator, device=generator.device)[:n]
@@ -137,6 +138,13 @@ class Condition:
             raise ValueError(f"the function that draws points was asked for {n}, but returned {len(points)}")
         check_points(points.xy, "the function that draws points")
         return Draw(points, None)
+
+    def _place(self, fixed: Any, device: torch.device, dtype: torch.dtype) -> Any:
+        # Kept: a training step that copies fixed points to a GPU waits for it.
+        key = (id(fixed), device, dtype)
+        if key not in self._placed:
+            self._placed[key] = fixed.to(device=device, dtype=dtype)
+        return self._placed[key]
 
     def targets(self, names: tuple[str, ...], coordinates: tuple[str, ...], draw: Draw) -> Tensor | None:
         """Evaluate the targets of the components at drawn points.
@@ -172,7 +180,7 @@ class Condition:
                 raise ValueError(
                     f"target: a tensor needs fixed points and an entry for each, got shape {tuple(target.shape)}"
                 )
-            column = target.to(xy.device, xy.dtype)
+            column = self._place(target, xy.device, xy.dtype)
             return column if draw.index is None else column[draw.index]
         column = torch.as_tensor(target(draw.points.at(coordinates, "target")), dtype=xy.dtype, device=xy.device)
         if column.ndim and column.shape != (len(xy),):

@@ -10,6 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR
 def adam(net: nn.Module, lr: float = 1e-3) -> torch.optim.Adam:
     """Make Adam over the parameters that require a gradient, in its fused form where torch has one.
 
+    On a CUDA device its learning rate is a tensor there: change it in place.
+
     Args:
         net: the network.
         lr: learning rate.
@@ -22,8 +24,10 @@ def adam(net: nn.Module, lr: float = 1e-3) -> torch.optim.Adam:
     parameters = [p for p in net.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("adam: expected a network with parameters that require grad, got none")
-    native = parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.Adam(parameters, lr=lr, fused=native)
+    device = parameters[0].device
+    if device.type == "cuda":  # step count and learning rate on the device, so that a CUDA graph can hold the step
+        return torch.optim.Adam(parameters, lr=torch.tensor(lr, device=device), fused=True, capturable=True)
+    return torch.optim.Adam(parameters, lr=lr, fused=device.type == "cpu")
 
 
 def exponential_decay(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..factors import Factors, factors
+from ..factors import Factors, unchecked_factors
 from ..problems import Condition, Problem
 from ..problems.condition import Draw
 from ..recording import record
@@ -24,6 +24,15 @@ class Batch:
 
     groups: dict[str, Any]
     targets: Tensor | None
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Fresh points of one group: how many each condition draws, which rows of their sweep are the group's, how many."""
+
+    sizes: dict[str, int]
+    rows: slice | Tensor
+    count: int
 
 
 class Layout:
@@ -53,10 +62,13 @@ class Layout:
         pattern = {name: [number[group] for group in groups] for name, groups in self.component_groups.items()}
         rows = [torch.tensor(pattern[name]).repeat(n) for name, n in self.sizes.items()]
         parts = [(1 / torch.bincount(own).double())[own] for own in rows]
-        self.group_of_row = torch.cat(rows).to(self.device)
+        group_of_row = torch.cat(rows)
+        self.group_of_row = group_of_row.to(self.device)
         self.share = torch.cat(parts).to(self.device, self.dtype)
-        counts = torch.bincount(torch.cat(rows), minlength=len(self.groups)).tolist()
+        self.rows_of = [_where(group_of_row == k, self.device) for k in range(len(self.groups))]
+        counts = torch.bincount(group_of_row, minlength=len(self.groups)).tolist()
         self.rows = dict(zip(self.groups, counts, strict=True))
+        self._fresh: dict[tuple[str, int], Fresh] = {}
 
     def _components(self, net: nn.Module, generator: torch.Generator) -> dict[str, tuple[str, ...]]:
         state = generator.get_state()
@@ -102,47 +114,37 @@ class Layout:
 
     def losses(self, rows: Tensor) -> Tensor:
         """Loss of every group, (G,), from all rows, (N,)."""
-        return rows.new_zeros(len(self.groups)).index_add_(0, self.group_of_row, self.share * rows * rows)
+        return self._sums(self.share * rows * rows)
 
     def pull(self, weights: Tensor) -> Tensor:
         """Coefficients 2 λ_g / n of every row, (N,), from the weights of the groups, (G,)."""
         return 2 * weights.to(self.device, self.dtype)[self.group_of_row] * self.share
 
-    def traces(self, f: Factors) -> dict[str, Tensor]:
-        """Trace of the kernel of every group, 0-d float64, from the diagonal that a sweep already has."""
-        diagonal = _all_rows(f).double()
-        sums = diagonal.new_zeros(len(self.groups)).index_add_(0, self.group_of_row, diagonal)
-        return dict(zip(self.groups, sums.unbind(), strict=True))
+    def traces(self, f: Factors) -> Tensor:
+        """Traces of the kernels of all groups, (G,) in float64, from the diagonal that a sweep already has."""
+        return self._sums(_all_rows(f).double())
 
-    def fresh_traces(
-        self, net: nn.Module, points: Mapping[str, int], generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """Traces of chosen groups on fresh points: one further sweep.
+    def _sums(self, rows: Tensor) -> Tensor:
+        # Group by group: one scattered sum would add in any order on a GPU, and differ from run to run.
+        return torch.stack([rows[own].sum() for own in self.rows_of])
 
-        Args:
-            net: the network.
-            points: number of points by group, shared out among the group's conditions in proportion to their own.
-            generator: source of randomness.
-
-        Returns:
-            Traces, 0-d float64, and rows, by group.
-        """
-        traces: dict[str, Tensor] = {}
-        rows: dict[str, int] = {}
-        for group, n in points.items():
+    def fresh(self, group: str, n: int) -> Fresh:
+        """The points of ``n`` fresh ones that each condition of a group draws: in proportion to its own number."""
+        if (group, n) not in self._fresh:
             members = {name: size for name, size in self.sizes.items() if group in self.component_groups[name]}
             total = sum(members.values())
             sizes = {
                 name: min(max(1, round(n * size / total)), self.conditions[name].most) for name, size in members.items()
             }
-            f = sweep(net, self.draw(generator, sizes))
-            mine = [
-                torch.tensor([g == group for g in self.component_groups[name]]).repeat(k) for name, k in sizes.items()
-            ]
-            mask = torch.cat(mine).to(self.device)
-            traces[group] = (_all_rows(f).double() * mask).sum()
-            rows[group] = sum(int(part.sum()) for part in mine)
-        return traces, rows
+            mine = torch.cat(
+                [torch.tensor([g == group for g in self.component_groups[name]]).repeat(k) for name, k in sizes.items()]
+            )
+            self._fresh[group, n] = Fresh(sizes, _where(mine, self.device), int(mine.sum()))
+        return self._fresh[group, n]
+
+    def fresh_trace(self, net: nn.Module, points: Fresh, generator: torch.Generator) -> Tensor:
+        """The trace of a group on fresh points, 0-d float64: one further sweep."""
+        return _all_rows(sweep(net, self.draw(generator, points.sizes))).double()[points.rows].sum()
 
     def spectra(self, net: nn.Module, batch: Batch) -> dict[str, list[float]]:
         """Eigenvalues of the kernel of every group on a batch's points, descending, computed in float64.
@@ -162,7 +164,15 @@ class Layout:
 
 def sweep(net: nn.Module, batch: Batch, workspace: Workspace | None = None) -> Factors:
     """Make the one packed sweep that rows, gradient and traces of a step all come from."""
-    return factors(net, batch.groups, workspace=workspace)
+    return unchecked_factors(net, batch.groups, workspace or Workspace())
+
+
+def _where(mine: Tensor, device: torch.device) -> slice | Tensor:
+    """The rows for which a mask holds: as a slice if they stand together."""
+    rows = torch.nonzero(mine).squeeze(1)
+    first, count = (int(rows[0]), len(rows)) if len(rows) else (0, 0)
+    together = torch.equal(rows, torch.arange(first, first + count))
+    return slice(first, first + count) if together else rows.to(device)
 
 
 def _bare(points: Any) -> Any:

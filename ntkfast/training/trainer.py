@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..factors import Factors
 from ..problems import Problem
-from ..snapshot import Workspace
 from ..weights import NTKWeights
 from .arguments import (
     Scheduler,
@@ -28,10 +26,12 @@ from .arguments import (
     scheduler_of,
 )
 from .callbacks import Callback, Checkpoints, Progress, shows_progress
+from .capture import Captured, CudaGraph, capture_refusal, warn_of
 from .checkpoint import load_state, save_state
 from .history import History
+from .iteration import Iteration, Kind, Outcome
 from .kind import check_class, check_network, check_problem_kind, problem_kind, structure
-from .step import Batch, Layout, sweep
+from .step import Batch, Layout
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = "ntkfast.Trainer 1"
@@ -92,28 +92,33 @@ class Trainer:
         self.problem, self.net, self.seed = problem, net, seed
         self.iteration = 0
         self.history = History()
-        self._parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        self._generator = torch.Generator(next(iter(self._parameters.values())).device).manual_seed(seed)
-        self._layout = Layout(problem, points_by_condition(problem, batch), net, self._generator)
+        generator = torch.Generator(next(p for p in net.parameters() if p.requires_grad).device).manual_seed(seed)
+        self._layout = Layout(problem, points_by_condition(problem, batch), net, generator)
         self.weights = weights if isinstance(weights, NTKWeights) else None
-        self._set_weights(initial_weights(weights, self._layout.groups))
+        lam = initial_weights(weights, self._layout.groups)
         self._default_optimizer = optimizer is None
         self.optimizer = optimizer_of(net, optimizer)
         self.scheduler = scheduler_of(self.optimizer, scheduler, default_optimizer=optimizer is None)
-        # Buffers of every step: the sweep's, and the gradients that it is pulled back into.
-        self._workspace = Workspace()
-        plain = torch.contiguous_format
-        self._gradients = {name: torch.empty_like(p, memory_format=plain) for name, p in self._parameters.items()}
+        self._step = Iteration(net, self._layout, self.weights, lam, self.optimizer, generator)
+        self._captured = self._capture_of(None)
         self._seconds = 0.0
 
     @property
     def loss_weights(self) -> dict[str, float]:
         """The weights λ that the next iteration uses, by loss group."""
-        return dict(zip(self._layout.groups, self._lam.tolist(), strict=True))
+        return dict(zip(self._layout.groups, self._step.lam.tolist(), strict=True))
 
-    def _set_weights(self, lam: Tensor) -> None:
-        self._lam = lam
-        self._pull = self._layout.pull(lam)
+    @property
+    def eager_because(self) -> str | None:
+        """Why iterations run eagerly and not as a CUDA graph; None where they are captured."""
+        return self._captured.refusal
+
+    def _capture_of(self, wanted: bool | None) -> Captured:
+        refusal = "capture=False" if wanted is False else capture_refusal(self._step, self.problem)
+        if wanted and refusal:
+            raise ValueError(f"fit: expected iterations that a CUDA graph can hold, got some it cannot: {refusal}")
+        device = self._layout.device
+        return Captured(self._step, refusal, lambda: CudaGraph(device, self._step.generator), strict=bool(wanted))
 
     def fit(
         self,
@@ -126,6 +131,7 @@ class Trainer:
         checkpoint_seconds: float = 300.0,
         progress: bool | None = None,
         callbacks: Iterable[Callback] = (),
+        capture: bool | None = None,
     ) -> History:
         """Train for that many more iterations.
 
@@ -139,18 +145,23 @@ class Trainer:
             checkpoint_seconds: time between two checkpoints.
             progress: show a progress bar; None shows it on a terminal.
             callbacks: functions of the trainer, called after every iteration.
+            capture: run iterations as CUDA graphs: None where that is possible (a warning says why if a GPU's cannot),
+                True or else raise, False never. A graph repeats what residuals and targets did when it was captured.
 
         Returns:
             The history of all iterations so far; ``trainer.history`` is the same object.
 
         Raises:
-            ValueError: if ``iterations`` is negative, an interval is not positive, or ``out`` cannot be written or
-                holds the history of another run.
+            ValueError: if ``iterations`` is negative, an interval is not positive, ``out`` cannot be written or holds
+                the history of another run, or ``capture`` is True where no graph can hold an iteration.
             TypeError: if an argument is of another type.
             FloatingPointError: if a loss or a weight stops being finite; the history is kept.
         """
         check_fit(iterations, record_every, error_every, checkpoint_seconds)
         hooks, spectra = hooks_of(callbacks), iterations_of(spectra)
+        self._captured = self._capture_of(capture)
+        if self.eager_because and capture is None and self._layout.device.type == "cuda":
+            warn_of(self.eager_because)
         if out is not None:
             self.history.stream(folder_of(out, self.history, self.iteration))
             hooks.append(Checkpoints(Path(out) / CHECKPOINT, checkpoint_seconds))
@@ -177,49 +188,42 @@ class Trainer:
 
     def _iterate(self, due: Mapping[str, int], spectra: Collection[int]) -> None:
         k = self.iteration
-        batch = self._layout.draw(self._generator)
-        f, rows = self._sweep(batch)
-        losses = self._layout.losses(rows)
-        recorded = k % due["record"] == 0
-        if recorded or rows.device.type == "cpu":  # elsewhere a look at a number would stall the device
-            self._check_finite("loss", losses)
-        if k % due["error"] == 0 or k in spectra:
-            self._record_slow(batch, error=k % due["error"] == 0, spectrum=k in spectra)
-        f.vjp(self._pull * rows, out=self._gradients)
-        for name, gradient in self._gradients.items():
-            self._parameters[name].grad = gradient
+        recorded, error, spectrum = k % due["record"] == 0, k % due["error"] == 0, k in spectra
         renewed = self.weights is not None and k % self.weights.every == 0
-        traces = self._traces(f, renewed) if renewed or recorded else {}
-        if self.weights is not None and renewed:
-            self._renew_weights(self.weights, traces)
+        kind = Kind(traces=renewed or recorded, renews=renewed)
+        found = None if error or spectrum else self._captured.replay(kind)
+        if found is None:
+            found = self._eager(kind, look=recorded, error=error, spectrum=spectrum)
+        elif recorded:
+            self._check_finite("loss", found.losses)
+        if renewed:
+            self._keep_weights(found)
         if recorded:
-            self._record_fast(losses, traces)
-        self.optimizer.step()
+            self._record_fast(found)
         if self.scheduler is not None:
             self.scheduler.step()
         self.iteration += 1
 
-    def _sweep(self, batch: Batch) -> tuple[Factors, Tensor]:
-        with torch.no_grad():  # so that the rows come without a graph
-            f = sweep(self.net, batch, self._workspace)
-            return f, f.rows if batch.targets is None else f.rows - batch.targets
+    def _eager(self, kind: Kind, look: bool, error: bool, spectrum: bool) -> Outcome:
+        """One iteration in which the host looks at numbers before the parameters change."""
+        batch, found = self._captured.gradient(kind)
+        if look or found.losses.device.type == "cpu":  # elsewhere a look at a number would stall the device
+            self._check_finite("loss", found.losses)
+        self._record_slow(batch, error, spectrum)
+        if kind.renews:
+            self._step.renew(found)
+        self._step.update()
+        return found
 
-    def _traces(self, f: Factors, renewed: bool) -> dict[str, tuple[Tensor, int]]:
-        """Trace and number of rows of every group: from the sweep, or where the weights say so on fresh points."""
-        traces, rows = self._layout.traces(f), dict(self._layout.rows)
-        if self.weights is not None and self.weights.points and renewed:
-            other_traces, other_rows = self._layout.fresh_traces(self.net, self.weights.points, self._generator)
-            traces.update(other_traces)
-            rows.update(other_rows)
-        return {group: (traces[group], rows[group]) for group in self._layout.groups}
-
-    def _renew_weights(self, weights: NTKWeights, traces: Mapping[str, tuple[Tensor, int]]) -> None:
-        lam = weights.update(
-            {group: trace for group, (trace, _) in traces.items()}, rows={group: n for group, (_, n) in traces.items()}
+    def _keep_weights(self, found: Outcome) -> None:
+        """Give λ and the traces that it came from to the weights, as their state."""
+        assert self.weights is not None and found.traces is not None
+        groups, lam = self._layout.groups, self._step.lam
+        self.weights.keep(
+            dict(zip(groups, lam.unbind(), strict=True)), dict(zip(groups, found.traces.unbind(), strict=True))
         )
-        self._set_weights(torch.stack([lam[group].to(torch.float64) for group in self._layout.groups]))
-        if self._lam.device.type == "cpu":
-            self._check_finite("weight", self._lam)
+        if lam.device.type == "cpu":
+            self._check_finite("weight", lam)
 
     def _check_finite(self, what: str, values: Tensor) -> None:
         if math.isfinite(values.sum().item()):
@@ -231,13 +235,14 @@ class Trainer:
             f"(loss weights {self.loss_weights}); the history up to here is kept"
         )
 
-    def _record_fast(self, losses: Tensor, traces: Mapping[str, tuple[Tensor, int]]) -> None:
+    def _record_fast(self, found: Outcome) -> None:
+        assert found.means is not None
         groups = self._layout.groups
         self.history.add(
             self.iteration,
-            loss=dict(zip(groups, losses.tolist(), strict=True)),
+            loss=dict(zip(groups, found.losses.tolist(), strict=True)),
             weights=self.loss_weights,
-            trace={group: trace.item() / n for group, (trace, n) in traces.items()},
+            trace=dict(zip(groups, found.means.tolist(), strict=True)),
             lr=float(self.optimizer.param_groups[0]["lr"]),
             seconds=self._seconds,
         )
@@ -250,14 +255,14 @@ class Trainer:
 
     def _final_record(self, spectra: Collection[int]) -> None:
         """Record the parameters as they are, on the points that the next step would draw, and draw none."""
-        state = self._generator.get_state()
-        batch = self._layout.draw(self._generator)
-        f, rows = self._sweep(batch)
-        self._generator.set_state(state)
+        generator = self._step.generator
+        state = generator.get_state()
+        batch = self._step.draw()
+        f, rows = self._step.sweep(batch)
+        generator.set_state(state)
         losses = self._layout.losses(rows)
         self._check_finite("loss", losses)
-        own = {group: (trace, self._layout.rows[group]) for group, trace in self._layout.traces(f).items()}
-        self._record_fast(losses, own)
+        self._record_fast(self._step.traces(f, losses))
         self._record_slow(batch, error=True, spectrum=self.iteration in spectra)
 
     def save(self, path: str | Path) -> None:
@@ -281,14 +286,14 @@ class Trainer:
             "problem": problem_kind(self.problem, self._layout.component_groups),
             "net": self.net.state_dict(),
             "layers": structure(self.net),
-            "trained": list(self._parameters),
+            "trained": list(self._step.parameters),
             "optimizer": self.optimizer.state_dict(),
             "optimizer_kind": type(self.optimizer).__name__,
             "default_optimizer": self._default_optimizer,
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scheduler_kind": None if self.scheduler is None else type(self.scheduler).__name__,
-            "generator": self._generator.get_state(),
-            "lam": self._lam,
+            "generator": self._step.generator.get_state(),
+            "lam": self._step.lam,
             "weights": None if self.weights is None else _settings(self.weights),
             "weights_state": None if self.weights is None else self.weights.state_dict(),
             "history": self.history.state_dict(),
@@ -339,14 +344,17 @@ class Trainer:
     def _take(self, state: Mapping[str, Any]) -> None:
         """Take over a checkpoint of a trainer of the same kind."""
         self.optimizer.load_state_dict(state["optimizer"])  # first, as it may refuse its parameter groups
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # torch leaves it where the checkpoint was loaded
+                group["lr"] = group["lr"].to(self._layout.device)
         self.net.load_state_dict(state["net"])
         self.iteration, self._seconds = state["iteration"], state["seconds"]
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        self._generator.set_state(state["generator"])
+        self._step.generator.set_state(state["generator"])
         if self.weights is not None:
             self.weights.load_state_dict(state["weights_state"])
-        self._set_weights(state["lam"].to(self._lam.device))
+        self._step.set_weights(state["lam"])
         self.history.load_state_dict(state["history"])
 
 

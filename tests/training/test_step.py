@@ -76,27 +76,33 @@ def test_traces_are_those_of_the_kernels_of_the_groups(net, layout):
         "ut": squares["start"][:, 1].sum(),
         "r": squares["r"].sum(),
     }
-    for group, trace in traces.items():
-        assert trace.item() == pytest.approx(expected[group].item(), rel=1e-10)
+    for group, trace in zip(layout.groups, traces.tolist(), strict=True):
+        assert trace == pytest.approx(expected[group].item(), rel=1e-10)
 
 
 def test_eigenvalues_add_up_to_the_trace_and_descend(net, layout):
     batch = layout.draw(torch.Generator().manual_seed(3))
-    traces = layout.traces(sweep(net, batch))
+    traces = dict(zip(layout.groups, layout.traces(sweep(net, batch)).tolist(), strict=True))
     for group, eigenvalues in layout.spectra(net, batch).items():
         assert len(eigenvalues) == layout.rows[group]
-        assert sum(eigenvalues) == pytest.approx(traces[group].item(), rel=1e-10)
+        assert sum(eigenvalues) == pytest.approx(traces[group], rel=1e-10)
         assert eigenvalues == sorted(eigenvalues, reverse=True)
 
 
-def test_fresh_traces_come_from_as_many_new_points_as_asked(net, layout):
-    traces, rows = layout.fresh_traces(net, {"ut": 9, "u": 24}, torch.Generator().manual_seed(4))
-    assert rows == {"ut": 9, "u": 24}
-    generator = torch.Generator().manual_seed(4)
+def test_a_fresh_trace_comes_from_as_many_new_points_as_asked(net, layout):
+    fresh = layout.fresh("ut", 9)
+    assert (fresh.sizes, fresh.count) == ({"start": 9}, 9)
+    trace = layout.fresh_trace(net, fresh, torch.Generator().manual_seed(4))
     start = PROBLEM.conditions["start"]
-    points = start.draw(9, generator, torch.float64).points.xy
+    points = start.draw(9, torch.Generator().manual_seed(4), torch.float64).points.xy
     jacobian = ntk.reference.jacobian(net, points, start.residual).reshape(9, 2, -1)
-    assert traces["ut"].item() == pytest.approx(jacobian[:, 1].square().sum().item(), rel=1e-10)
+    assert trace.item() == pytest.approx(jacobian[:, 1].square().sum().item(), rel=1e-10)
+
+
+def test_fresh_points_are_shared_out_in_proportion(layout):
+    fresh = layout.fresh("u", 24)
+    assert (fresh.sizes, fresh.count) == ({"start": 8, "left": 6, "right": 10}, 24)
+    assert fresh.rows.tolist() == [*range(0, 16, 2), *range(16, 32)]
 
 
 def test_targets_are_subtracted_row_by_row(net):

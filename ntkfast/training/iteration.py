@@ -1,0 +1,140 @@
+"""One iteration on the device: rows, losses, gradient, traces, new loss weights, the optimizer's step.
+
+Nothing here looks at a number, and everything that lives from one iteration to the next stands in place: parameters,
+gradients, λ, the optimizer's state, the generator's. So the same lines run eagerly and under a graph capture.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ..factors import Factors
+from ..snapshot import Workspace
+from ..weights import NTKWeights, balance
+from .step import Batch, Layout, sweep
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an iteration finds beside the gradient: traces, and with them new loss weights."""
+
+    traces: bool = False
+    renews: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an iteration found, by group.
+
+    Attributes:
+        losses: (G,).
+        traces: tr K, (G,) in float64; None if not asked for.
+        means: the traces over the rows that they were taken on.
+    """
+
+    losses: Tensor
+    traces: Tensor | None = None
+    means: Tensor | None = None
+
+
+@final
+class Iteration:
+    """The state that iterations share, and their parts in order: draw, gradient, renew, update.
+
+    Args:
+        net: the network.
+        layout: the rows of a step.
+        weights: says over which rows traces are taken; None: λ stays as it is.
+        lam: λ of the first iteration, (G,).
+        optimizer: of the network's parameters.
+        generator: of the points.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        layout: Layout,
+        weights: NTKWeights | None,
+        lam: Tensor,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> None:
+        self.net, self.layout, self.weights, self.optimizer = net, layout, weights, optimizer
+        self.generator = generator
+        self.parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        plain = torch.contiguous_format
+        self.gradients = {name: torch.empty_like(p, memory_format=plain) for name, p in self.parameters.items()}
+        self._workspace = Workspace()
+        self.lam = torch.empty(len(layout.groups), dtype=torch.float64, device=layout.device)
+        self._pull = torch.empty(layout.share.shape, dtype=layout.dtype, device=layout.device)
+        self.set_weights(lam)
+        self._fresh = {group: layout.fresh(group, n) for group, n in ((weights and weights.points) or {}).items()}
+        self._rows = self._counts(layout.rows)
+        self._fresh_rows = self._counts({**layout.rows, **{group: fresh.count for group, fresh in self._fresh.items()}})
+
+    def _counts(self, rows: Mapping[str, int]) -> Tensor:
+        counts = [rows[group] for group in self.layout.groups]
+        return torch.tensor(counts, dtype=torch.float64, device=self.layout.device)
+
+    def set_weights(self, lam: Tensor) -> None:
+        """Take over λ, (G,), in place."""
+        self.lam.copy_(lam)
+        self._pull.copy_(self.layout.pull(self.lam))
+
+    def draw(self) -> Batch:
+        """Points of all conditions."""
+        return self.layout.draw(self.generator)
+
+    def sweep(self, batch: Batch) -> tuple[Factors, Tensor]:
+        """Factors and rows, less their targets."""
+        with torch.no_grad():  # so that the rows come without a graph
+            f = sweep(self.net, batch, self._workspace)
+            return f, f.rows if batch.targets is None else f.rows - batch.targets
+
+    def gradient(self, batch: Batch, kind: Kind) -> Outcome:
+        """Losses, the gradient of Σ λ loss in ``.grad`` of the parameters, and the traces if the kind has them."""
+        f, rows = self.sweep(batch)
+        losses = self.layout.losses(rows)
+        f.vjp(self._pull * rows, out=self.gradients)
+        for name, gradient in self.gradients.items():
+            self.parameters[name].grad = gradient
+        if not kind.traces:
+            return Outcome(losses)
+        return self._fresh_traces(f, losses) if kind.renews and self._fresh else self.traces(f, losses)
+
+    def traces(self, f: Factors, losses: Tensor) -> Outcome:
+        """The losses, and the traces from the rows of the same sweep."""
+        sums = self.layout.traces(f)
+        return Outcome(losses, sums, sums / self._rows)
+
+    def _fresh_traces(self, f: Factors, losses: Tensor) -> Outcome:
+        sums = self.layout.traces(f)
+        for group, fresh in self._fresh.items():
+            sums[self.layout.groups.index(group)] = self.layout.fresh_trace(self.net, fresh, self.generator)
+        return Outcome(losses, sums, sums / self._fresh_rows)
+
+    def renew(self, found: Outcome) -> None:
+        """Set λ from the traces just found; it counts from the next iteration on."""
+        assert self.weights is not None and found.traces is not None and found.means is not None
+        self.set_weights(balance(found.means if self.weights.normalize == "mean" else found.traces))
+
+    def update(self) -> None:
+        """Step the optimizer."""
+        with warnings.catch_warnings():
+            # One that can be captured warns of the steps before the capture.
+            warnings.filterwarnings("ignore", ".*constructed with capturable=True", UserWarning)
+            self.optimizer.step()
+
+    def run(self, kind: Kind) -> Outcome:
+        """All parts in order, with no look between them."""
+        found = self.gradient(self.draw(), kind)
+        if kind.renews:
+            self.renew(found)
+        self.update()
+        return found
