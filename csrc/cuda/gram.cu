@@ -74,6 +74,10 @@ __device__ __forceinline__ void add_rows(const T* x, const T* y, const GramTile&
               sum);
 }
 
+// A product that no sum is contracted with.
+__device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double product(double a, double b) { return __dmul_rn(a, b); }
+
 // term += (D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ), and on the value channels D⁽⁰⁾D'⁽⁰⁾ᵀ.
 template <class T>
 __device__ __forceinline__ void add_term(const GramParams<T>& p, const GramLayer<T>& layer, const GramTile& tile, int c,
@@ -93,11 +97,11 @@ __device__ __forceinline__ void add_term(const GramParams<T>& p, const GramLayer
 #pragma unroll
   for (int r = 0; r < kSide; ++r)
 #pragma unroll
-    for (int q = 0; q < kSide; ++q) term[r][q] += (layer.weight * inputs[r][q] + bias) * cotangents[r][q];
+    for (int q = 0; q < kSide; ++q) term[r][q] += product(layer.weight * inputs[r][q] + bias, cotangents[r][q]);
 }
 
-// The terms (c, e) and (e, c) are added to each other first: the sum is then the same, bit for bit, with x and y
-// exchanged.
+// The terms (c, e) and (e, c) are added to each other first, both rounded: the sum is then the same, bit for bit, with x
+// and y exchanged.
 template <class T>
 __device__ __forceinline__ void add_layer(const GramParams<T>& p, const GramLayer<T>& layer, const GramTile& tile,
                                           T* shared, Sums<T>& sum) {
