@@ -74,6 +74,18 @@ __device__ __forceinline__ void add_rows(const T* x, const T* y, const GramTile&
               sum);
 }
 
+// The same for columns of J, whose rows are those of K: the points of a component stand `stride` rows apart.
+template <class T>
+__device__ __forceinline__ void add_columns(const GramParams<T>& p, const GramTile& tile, T* shared, Sums<T>& sum) {
+  const auto rows = [&p](const T* J, const GramPart& part, const PointTile& points) {
+    const int64_t pitch = p.columns;
+    return AlongDepth<T>{J + (part.residual_row + points.first * part.stride) * pitch, part.stride * pitch, p.columns,
+                         points.count};
+  };
+  add_product(rows(p.J, p.x.part[tile.x.entry], tile.x), rows(p.other_J, p.y.part[tile.y.entry], tile.y), p.columns,
+              shared, sum);
+}
+
 // A product that no sum is contracted with.
 __device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ double product(double a, double b) { return __dmul_rn(a, b); }
@@ -122,18 +134,6 @@ __device__ __forceinline__ void add_layer(const GramParams<T>& p, const GramLaye
 #pragma unroll
         for (int q = 0; q < kSide; ++q) sum[r][q] += pair[r][q];
     }
-}
-
-// The same for columns of J, whose rows are those of K: the points of a component stand `stride` rows apart.
-template <class T>
-__device__ __forceinline__ void add_columns(const GramParams<T>& p, const GramTile& tile, T* shared, Sums<T>& sum) {
-  const auto rows = [&p](const T* J, const GramPart& part, const PointTile& points) {
-    const int64_t pitch = p.columns;
-    return AlongDepth<T>{J + (part.residual_row + points.first * part.stride) * pitch, part.stride * pitch, p.columns,
-                         points.count};
-  };
-  add_product(rows(p.J, p.x.part[tile.x.entry], tile.x), rows(p.other_J, p.y.part[tile.y.entry], tile.y), p.columns,
-              shared, sum);
 }
 
 // Calls body(sum, row of K, column of K) for this thread's entries that the tile computes.
