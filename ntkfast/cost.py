@@ -20,7 +20,7 @@ from typing import Literal
 
 GramPath = Literal["structured", "explicit"]
 
-# Multiply–adds that would take as long.
+# Multiply–adds that would take as long, on a CPU core.
 _HADAMARD, _FORM, _SECOND_PASS, _EXPLICIT_START = 12, 8, 24, 3e6
 
 
@@ -35,6 +35,8 @@ def gram_paths(
         explicit layer      n_out (n_in + 1) + 8 (C/m + C'/n) n_out (n_in + 1)         the product, and forming J
         any explicit one    3e6 over the entries, once: its buffers and its tasks
         both kinds          24 once: a second pass over K
+
+    These constants are those of a CPU core. On CUDA the same model chooses, where they are not yet measured.
 
     Args:
         widths: the sizes (d, w₁, …, o).

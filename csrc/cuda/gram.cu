@@ -1,15 +1,19 @@
 #include "gram.h"
+#include "jacobian.h"
 #include "layers.cuh"
 #include "parts.cuh"
 #include "tile.cuh"
 
-// A tile of K, 64 points of one component against 64 of another, by one block:
+// A tile of K, 64 points of one component against 64 of another, by one block. Layer by layer either
 //
-//   K = Σ_layers Σ_cc' (D⁽ᶜ⁾D'⁽ᶜ'⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᶜ'⁾ᵀ) + D⁽⁰⁾D'⁽⁰⁾ᵀ
+//   structured   K += Σ_cc' (D⁽ᶜ⁾D'⁽ᶜ'⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᶜ'⁾ᵀ) + D⁽⁰⁾D'⁽⁰⁾ᵀ
+//   explicit     K += J J'ᵀ with the columns of J that jacobian.cu has formed
 //
-// Both products of a pair of channels stay in registers, where they are multiplied and summed over channels and layers:
-// K is written once (with more layers than a launch takes, once a launch). A symmetric K computes the tiles on and
-// below its diagonal and writes every entry to both places.
+// All sums stay in registers: the products of a pair of channels, where they are multiplied, and the entry's own over
+// columns, channels and layers. K is written once; with more columns than the workspace holds, or more layers than a
+// launch takes, once a launch. The next launch then goes on from K itself, so that an entry is one sum in one order,
+// explicit layers first, whatever the chunk. A symmetric K computes the tiles on and below its diagonal, and its last
+// launch writes every entry to both places.
 
 namespace ntkfast::cuda {
 namespace {
@@ -17,9 +21,10 @@ namespace {
 template <class T>
 using Sums = T[kSide][kSide];
 
-// Four tiles of sums are alive at once: in float64 they take the registers of a whole multiprocessor.
-template <class T>
-constexpr int kGramBlocks = sizeof(T) == 4 ? 2 : 1;
+// Structured layers keep four tiles of sums alive at once: in float64 they take the registers of a whole multiprocessor.
+// A launch of columns alone is a plain product, and leaves room for another block.
+template <class T, bool kStructured>
+constexpr int kGramBlocks = kStructured && sizeof(T) == 8 ? 1 : kTileBlocks;
 
 // One component of one side. Channel c stands in rows a_row + channel(c)·n of A and d_row + c·n of D.
 struct GramPart {
@@ -44,8 +49,12 @@ template <class T>
 struct GramParams {
   T* out;
   int64_t pitch;  // columns of K
-  bool symmetric, add;
+  bool symmetric;
+  bool add;     // to what an earlier launch gave
+  bool mirror;  // nothing is added any more: write the other triangle too
   int layers;
+  int columns;           // of J and other_J, point-major
+  const T *J, *other_J;  // (N, columns), (M, columns)
   GramSide x, y;
   GramLayer<T> layer[kMaxLayers];
 };
@@ -64,6 +73,22 @@ __device__ __forceinline__ void add_rows(const T* x, const T* y, const GramTile&
   add_product(AlongDepth<T>{x, width, depth, tile.x.count}, AlongDepth<T>{y, width, depth, tile.y.count}, depth, shared,
               sum);
 }
+
+// The same for columns of J, whose rows are those of K: the points of a component stand `stride` rows apart.
+template <class T>
+__device__ __forceinline__ void add_columns(const GramParams<T>& p, const GramTile& tile, T* shared, Sums<T>& sum) {
+  const auto rows = [&p](const T* J, const GramPart& part, const PointTile& points) {
+    const int64_t pitch = p.columns;
+    return AlongDepth<T>{J + (part.residual_row + points.first * part.stride) * pitch, part.stride * pitch, p.columns,
+                         points.count};
+  };
+  add_product(rows(p.J, p.x.part[tile.x.entry], tile.x), rows(p.other_J, p.y.part[tile.y.entry], tile.y), p.columns,
+              shared, sum);
+}
+
+// A product that no sum is contracted with.
+__device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double product(double a, double b) { return __dmul_rn(a, b); }
 
 // term += (D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ), and on the value channels D⁽⁰⁾D'⁽⁰⁾ᵀ.
 template <class T>
@@ -84,11 +109,11 @@ __device__ __forceinline__ void add_term(const GramParams<T>& p, const GramLayer
 #pragma unroll
   for (int r = 0; r < kSide; ++r)
 #pragma unroll
-    for (int q = 0; q < kSide; ++q) term[r][q] += (layer.weight * inputs[r][q] + bias) * cotangents[r][q];
+    for (int q = 0; q < kSide; ++q) term[r][q] += product(layer.weight * inputs[r][q] + bias, cotangents[r][q]);
 }
 
-// The terms (c, e) and (e, c) are added to each other first: the sum is then the same, bit for bit, with x and y
-// exchanged.
+// The terms (c, e) and (e, c) are added to each other first, both rounded: the sum is then the same, bit for bit, with x
+// and y exchanged.
 template <class T>
 __device__ __forceinline__ void add_layer(const GramParams<T>& p, const GramLayer<T>& layer, const GramTile& tile,
                                           T* shared, Sums<T>& sum) {
@@ -111,24 +136,36 @@ __device__ __forceinline__ void add_layer(const GramParams<T>& p, const GramLaye
     }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads, kGramBlocks<T>) gram_kernel(const GramParams<T> p) {
+// Calls body(sum, row of K, column of K) for this thread's entries that the tile computes.
+template <class T, class Body>
+__device__ __forceinline__ void for_each_entry(const GramParams<T>& p, const GramTile& tile, Sums<T>& sum,
+                                               const Body& body) {
+  const GramPart &x = p.x.part[tile.x.entry], &y = p.y.part[tile.y.entry];
+  const bool same = p.symmetric && x.number == y.number;
+  for_each_sum(sum, [&](int r, int q, T& value) {
+    const int64_t i = tile.x.first + r, j = tile.y.first + q;
+    if (r >= tile.x.count || q >= tile.y.count || (same && i < j)) return;
+    body(value, x.residual_row + i * x.stride, y.residual_row + j * y.stride);
+  });
+}
+
+template <class T, bool kStructured>
+__global__ void __launch_bounds__(kThreads, kGramBlocks<T, kStructured>) gram_kernel(const GramParams<T> p) {
   NTKFAST_DYNAMIC_SHARED(T, shared);
   const GramTile tile{point_tile(p.x.part, p.x.count, blockIdx.x), point_tile(p.y.part, p.y.count, blockIdx.y)};
   const GramPart &x = p.x.part[tile.x.entry], &y = p.y.part[tile.y.entry];
-  const bool same = p.symmetric && x.number == y.number;
-  if (p.symmetric && (x.number < y.number || (same && tile.x.first < tile.y.first))) return;
+  if (p.symmetric && (x.number < y.number || (x.number == y.number && tile.x.first < tile.y.first))) return;
   Sums<T> sum = {};
+  if (p.add)
+    for_each_entry(p, tile, sum, [&](T& value, int64_t row, int64_t column) { value = p.out[row * p.pitch + column]; });
+  if (p.columns > 0) add_columns(p, tile, shared, sum);
+  if constexpr (kStructured) {
 #pragma unroll 1
-  for (int l = 0; l < p.layers; ++l) add_layer(p, p.layer[l], tile, shared, sum);
-  for_each_sum(sum, [&](int r, int q, T value) {
-    const int64_t i = tile.x.first + r, j = tile.y.first + q;
-    if (r >= tile.x.count || q >= tile.y.count || (same && i < j)) return;
-    const int64_t row = x.residual_row + i * x.stride, column = y.residual_row + j * y.stride;
-    T& entry = p.out[row * p.pitch + column];
-    const T total = p.add ? entry + value : value;
-    entry = total;
-    if (p.symmetric) p.out[column * p.pitch + row] = total;
+    for (int l = 0; l < p.layers; ++l) add_layer(p, p.layer[l], tile, shared, sum);
+  }
+  for_each_entry(p, tile, sum, [&](T value, int64_t row, int64_t column) {
+    p.out[row * p.pitch + column] = value;
+    if (p.mirror) p.out[column * p.pitch + row] = value;
   });
 }
 
@@ -146,9 +183,10 @@ GramSide side_of(const Parts<T>& parts) {
 }
 
 template <class T>
-std::vector<GramLayer<T>> layers_of(const Gram<T>& p) {
+std::vector<GramLayer<T>> structured_layers(const Gram<T>& p) {
   std::vector<GramLayer<T>> layers;
   for (int l = 0; l < p.x.layers; ++l) {
+    if (p.use_explicit[l]) continue;
     const Layer<T>& layer = p.x.layer[l];
     const T weight = layer.weight_jacobian * layer.weight_jacobian, bias = layer.bias_jacobian * layer.bias_jacobian;
     if (layer.weight_jacobian == T(0) && layer.bias_jacobian == T(0)) continue;
@@ -157,32 +195,76 @@ std::vector<GramLayer<T>> layers_of(const Gram<T>& p) {
   return layers;
 }
 
+// Columns of J that are formed at a time.
 template <class T>
-int run(const Gram<T>& p, void* stream) {
-  if (most_channels(p.x) > kMaxTableChannels || most_channels(p.y) > kMaxTableChannels) return cudaErrorInvalidValue;
-  const auto a_tile = [](int) { return kTile; };
-  const std::vector<Parts<T>> rows = tables_of(p.x, true, a_tile), columns = tables_of(p.y, true, a_tile);
-  const std::vector<GramLayer<T>> layers = layers_of(p);
-  GramParams<T> params{p.out, p.y.residual_rows, p.symmetric, false, 0, {}, {}, {}};
-  for (size_t i = 0; i < rows.size(); ++i)
-    for (size_t j = 0; j < (p.symmetric ? i + 1 : columns.size()); ++j) {
-      params.x = side_of(rows[i]);
-      params.y = side_of(columns[j]);
-      const int code = for_each_piece(static_cast<int>(layers.size()), [&](int first, int count) {
-        params.add = first > 0;
+int64_t chunk_of(const Gram<T>& p) {
+  const int64_t columns = jacobian_columns(p.x, p.use_explicit), chunk = p.chunk < columns ? p.chunk : columns;
+  return chunk < kMostColumns ? chunk : kMostColumns;
+}
+
+template <class T>
+int64_t workspace_of(const Gram<T>& p) {
+  return chunk_of(p) * (p.x.residual_rows + (p.symmetric ? 0 : p.y.residual_rows));
+}
+
+template <class T>
+struct Plan {
+  std::vector<Parts<T>> rows, columns;
+  std::vector<GramLayer<T>> layers;  // structured
+};
+
+// Adds the columns of `params`, and if they are the last ones the structured layers, to all of K.
+template <class T>
+int add_chunk(const Plan<T>& plan, GramParams<T> params, bool last, void* stream) {
+  const int layers = last ? static_cast<int>(plan.layers.size()) : 0, columns = params.columns;
+  const bool add = params.add;
+  for (size_t i = 0; i < plan.rows.size(); ++i)
+    for (size_t j = 0; j < (params.symmetric ? i + 1 : plan.columns.size()); ++j) {
+      params.x = side_of(plan.rows[i]);
+      params.y = side_of(plan.columns[j]);
+      const int code = for_each_piece(layers, [&](int first, int count) {
+        params.add = add || first > 0;
+        params.mirror = params.symmetric && last && first + count == layers;
+        params.columns = first == 0 ? columns : 0;
         params.layers = count;
-        for (int l = 0; l < count; ++l) params.layer[l] = layers[first + l];
-        return launch(gram_kernel<T>, Grid{rows[i].tiles, columns[j].tiles}, Block{kThreads, 1, 1, kTileBytes<T>},
-                      stream, params);
+        for (int l = 0; l < count; ++l) params.layer[l] = plan.layers[first + l];
+        return launch(count > 0 ? gram_kernel<T, true> : gram_kernel<T, false>,
+                      Grid{plan.rows[i].tiles, plan.columns[j].tiles}, Block{kThreads, 1, 1, kTileBytes<T>}, stream,
+                      params);
       });
       if (code != cudaSuccess) return code;
     }
   return cudaSuccess;
 }
 
+template <class T>
+int run(const Gram<T>& p, T* workspace, void* stream) {
+  if (most_channels(p.x) > kMaxTableChannels || most_channels(p.y) > kMaxTableChannels) return cudaErrorInvalidValue;
+  const auto a_tile = [](int) { return kTile; };
+  const Plan<T> plan{tables_of(p.x, true, a_tile), tables_of(p.y, true, a_tile), structured_layers(p)};
+  const int64_t columns = jacobian_columns(p.x, p.use_explicit), chunk = chunk_of(p);
+  T* other = p.symmetric ? workspace : workspace + chunk * p.x.residual_rows;
+  GramParams<T> params{p.out, p.y.residual_rows, p.symmetric, false, false, 0, 0, workspace, other, {}, {}, {}};
+  int64_t from = 0;
+  do {
+    const int64_t count = columns - from < chunk ? columns - from : chunk;
+    int code = jacobian(Jacobian<T>{p.x, p.use_explicit, from, count, workspace}, stream);
+    if (code == cudaSuccess && !p.symmetric)
+      code = jacobian(Jacobian<T>{p.y, p.use_explicit, from, count, other}, stream);
+    params.add = from > 0;
+    params.columns = static_cast<int>(count);
+    from += count;
+    if (code == cudaSuccess) code = add_chunk(plan, params, from == columns, stream);
+    if (code != cudaSuccess) return code;
+  } while (from < columns);
+  return cudaSuccess;
+}
+
 }  // namespace
 
-int gram(const Gram<float>& p, void* stream) { return run(p, stream); }
-int gram(const Gram<double>& p, void* stream) { return run(p, stream); }
+int64_t gram_workspace(const Gram<float>& p) { return workspace_of(p); }
+int64_t gram_workspace(const Gram<double>& p) { return workspace_of(p); }
+int gram(const Gram<float>& p, float* workspace, void* stream) { return run(p, workspace, stream); }
+int gram(const Gram<double>& p, double* workspace, void* stream) { return run(p, workspace, stream); }
 
 }  // namespace ntkfast::cuda

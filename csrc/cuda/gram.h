@@ -1,12 +1,15 @@
-// The Gram matrix K = J J'ᵀ of stored factors on a CUDA device. Every layer takes the structured form: which layers the
-// caller would have explicit, and in what chunks, is not looked at.
+// The Gram matrix K = J J'ᵀ of stored factors on a CUDA device.
 #pragma once
 
 #include "../cpu/gram.h"
 
 namespace ntkfast::cuda {
 
-int gram(const Gram<float>& p, void* stream);
-int gram(const Gram<double>& p, void* stream);
+// Elements of device memory that a gram needs beside its arguments: a chunk of the explicit layers' columns, a side each.
+int64_t gram_workspace(const Gram<float>& p);
+int64_t gram_workspace(const Gram<double>& p);
+
+int gram(const Gram<float>& p, float* workspace, void* stream);
+int gram(const Gram<double>& p, double* workspace, void* stream);
 
 }  // namespace ntkfast::cuda

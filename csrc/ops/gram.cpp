@@ -44,7 +44,10 @@ void gram_op(Tensors parameters, Ints activations, Floats constants, Ints groups
 #ifdef NTKFAST_CUDA
     check_channels(x.sweep, kOp);
     check_channels(y.sweep, kOp);
-    on_current_stream(out, kOp, [&](void* stream) { return cuda::gram(p, stream); });
+    on_current_stream(out, kOp, [&](void* stream) {
+      const Tensor memory = workspace_like(out, cuda::gram_workspace(p), dtype_of<T>());
+      return cuda::gram(p, data_of<T>(memory), stream);
+    });
 #else
     refuse_cuda(kOp);
 #endif

@@ -46,11 +46,16 @@ def test_rows_diag_and_trace(problem: Problem) -> None:
     close(ntk.trace(net, x, problem.residual), diag.sum(), problem.dtype)
 
 
-def test_gram(problem: Problem) -> None:
+@pytest.mark.parametrize("method", ["auto", "structured", "explicit"])
+def test_gram(problem: Problem, method: str) -> None:
     net, x = on_device(problem)
-    K = ntk.gram(net, x, problem.residual)
+    K = ntk.gram(net, x, problem.residual, method=method)
     close(K, problem.jacobian @ problem.jacobian.T, problem.dtype)
     assert torch.equal(K, K.T)
+    across = ntk.gram(net, x, problem.residual, x[::2].clone(), method=method)
+    k = len(K) // len(x)
+    rows = torch.arange(len(K)).view(-1, k)[::2].flatten()
+    close(across, problem.jacobian @ problem.jacobian[rows].T, problem.dtype)
 
 
 def test_vjp_and_jvp(problem: Problem) -> None:
@@ -77,7 +82,8 @@ def test_groups(dtype: torch.dtype) -> None:
 
 def results(net: nn.Module, x: Tensor) -> list[Tensor]:
     f = ntk.factors(net, x, wave)
-    return [f.gram(), f.diag(), *f.vjp(torch.ones_like(f.rows.detach())).values(), ntk.diag(net, x, wave)]
+    grams = [ntk.gram(net, x, wave, method=method) for method in ("structured", "explicit")]
+    return [*grams, f.gram(), f.diag(), *f.vjp(torch.ones_like(f.rows.detach())).values(), ntk.diag(net, x, wave)]
 
 
 def test_the_same_numbers_every_time(dtype: torch.dtype) -> None:
@@ -89,7 +95,18 @@ def test_the_same_numbers_every_time(dtype: torch.dtype) -> None:
 def test_a_memory_budget_changes_no_bit(dtype: torch.dtype) -> None:
     net, x = randomized(mlp(nn.Tanh)).to(dtype).cuda(), uniform(300).to(dtype).cuda()
     assert torch.equal(ntk.diag(net, x, wave, memory="1MB"), ntk.diag(net, x, wave))
-    assert torch.equal(ntk.gram(net, x, wave, memory="1MB"), ntk.gram(net, x, wave))
+
+
+@pytest.mark.parametrize("method", ["auto", "structured", "explicit"])
+@pytest.mark.parametrize("memory", ["200kB", "1MB", "64MB"])
+def test_a_memory_budget_changes_no_bit_of_a_gram(method: str, memory: str, dtype: torch.dtype) -> None:
+    net, x = randomized(mlp(nn.Tanh, (2, 64, 64, 1))).to(dtype).cuda(), uniform(300).to(dtype).cuda()
+    K = ntk.gram(net, x, wave, method=method)
+    assert torch.equal(ntk.gram(net, x, wave, method=method, memory=memory), K)
+    across = ntk.gram(net, x, wave, x[:40], ntk.value, method=method)
+    assert torch.equal(ntk.gram(net, x, wave, x[:40], ntk.value, method=method, memory=memory), across)
+    back = ntk.gram(net, x[:40], ntk.value, x, wave, method=method)
+    assert torch.equal(across, back.T)
 
 
 def test_runs_on_the_current_stream() -> None:

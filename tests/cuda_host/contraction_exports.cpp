@@ -67,12 +67,13 @@ int jvp(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, v
 
 template <class T>
 int gram(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, const GroupArrays& other, void* other_A,
-         void* other_D, bool symmetric, void* out) {
+         void* other_D, bool symmetric, const bool* use_explicit, int64_t chunk, void* out) {
   HostSweep<T> x(chain, groups), y(chain, other);
   x.set_stacks(A, nullptr, D);
   y.set_stacks(other_A, nullptr, other_D);
-  const ntkfast::Gram<T> p{x.sweep, y.sweep, symmetric, nullptr, 1, static_cast<T*>(out)};
-  return ntkfast::cuda::gram(p, nullptr);
+  const ntkfast::Gram<T> p{x.sweep, y.sweep, symmetric, use_explicit, chunk, static_cast<T*>(out)};
+  auto workspace = workspace_of<T>(ntkfast::cuda::gram_workspace(p));
+  return ntkfast::cuda::gram(p, workspace.data(), nullptr);
 }
 
 }  // namespace
@@ -94,8 +95,9 @@ int gram(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, 
     return jvp<T>(*chain, *groups, A, D, tangents, out);                                                            \
   }                                                                                                                 \
   extern "C" int gram_##name(const ChainArrays* chain, const GroupArrays* groups, void* A, void* D,                 \
-                             const GroupArrays* other, void* other_A, void* other_D, bool symmetric, void* out) {   \
-    return gram<T>(*chain, *groups, A, D, *other, other_A, other_D, symmetric, out);                                \
+                             const GroupArrays* other, void* other_A, void* other_D, bool symmetric,                \
+                             const bool* use_explicit, int64_t chunk, void* out) {                                  \
+    return gram<T>(*chain, *groups, A, D, *other, other_A, other_D, symmetric, use_explicit, chunk, out);           \
   }
 
 EXPORT(float, float32)

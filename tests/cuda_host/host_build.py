@@ -10,7 +10,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 CSRC = FOLDER.parents[1] / "csrc"
-FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-pthread"]
+# With optimization, and fused multiply–adds where the machine has them: contracted as by nvcc.
+FLAGS = ["-std=c++17", "-O2", "-march=native", "-ffp-contract=fast", "-g", "-fPIC", "-pthread"]
 SANITIZER = "-fsanitize=address"
 
 

@@ -65,6 +65,7 @@ CASES = [
     SweepCase("identity_chain", identity_chain, ragged()),
     SweepCase("ntk_parameterization", ntk_parameterization, ragged()),
     SweepCase("frozen_first", lambda: mlp(nn.GELU, (2, 9, 8, 1)), ragged(), wrt="5.*"),
+    SweepCase("only_biases", lambda: mlp(nn.Tanh, (2, 9, 8, 1)), ragged(), wrt="*.bias"),
     SweepCase("no_bias", lambda: mlp(nn.SiLU, (2, 9, 8, 1), bias=False), ragged()),
     SweepCase("one_point", lambda: mlp(nn.Tanh), {"r": (1, wave)}),
     SweepCase("no_point", lambda: mlp(nn.Tanh), {"r": (0, wave)}),

@@ -15,8 +15,7 @@ OPS = ("gemm", "jet_forward", "jet_backward", "factor_diag", "vjp", "jvp", "gram
 SOURCES = [
     FOLDER / "sweep_exports.cpp",
     FOLDER / "contraction_exports.cpp",
-    *(CSRC / "cuda" / f"{name}.cu" for name in OPS),
-    CSRC / "cuda" / "error.cu",
+    *(CSRC / "cuda" / f"{name}.cu" for name in (*OPS, "jacobian", "error")),
 ]
 
 
@@ -152,8 +151,11 @@ class SweepLibrary:
         side: tuple[list[int], Tensor, Tensor],
         other: tuple[list[int], Tensor, Tensor],
         symmetric: bool,
+        use_explicit: list[int],
+        chunk: int,
         out: Tensor,
     ) -> int:
         made = Arrays()
         sides = [part for spec, A, D in (side, other) for part in (made.groups(spec), pointer(A), pointer(D))]
-        return self.call("gram", out, made.chain(chain), *sides, ctypes.c_bool(symmetric), pointer(out))
+        paths = (ctypes.c_bool(symmetric), ctypes.c_void_p(made.array(ctypes.c_bool, use_explicit)))
+        return self.call("gram", out, made.chain(chain), *sides, *paths, ctypes.c_int64(chunk), pointer(out))

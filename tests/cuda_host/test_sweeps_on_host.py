@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from cases import mlp, two_components
 from host_build import FOLDER, SANITIZER, run_sanitized
 from sweep_cases import BY_NAME, CASES, FEW, Made, SweepCase, close, make, unwritten
 from sweep_library import SweepLibrary
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntkfast import _ops
 from ntkfast.sweep import GroupArgs
 
 SHAPES = [(1, 1, 1), (3, 0, 2), (0, 4, 5), (64, 16, 64), (65, 17, 66), (130, 33, 5)]
 INVALID_VALUE = 1
+Side = tuple[list[int], Tensor, Tensor]
 
 
 @pytest.fixture(scope="session")
@@ -93,22 +97,31 @@ def check_jvp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> Non
         close(actual, expected, case, dtype)
 
 
-def check_gram(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+def check_gram(
+    library: SweepLibrary, case: SweepCase, dtype: torch.dtype, is_explicit: Callable[[int], bool] = lambda layer: False
+) -> None:
     """A symmetric gram, exactly so; against some of its groups, and these against it, the same numbers."""
     made = make(case, dtype)
     (whole, n), *_, (part, m) = selections(made.groups)
-    K, across, back = (torch.full(shape, torch.nan, dtype=dtype) for shape in ((n, n), (n, m), (m, n)))
     x, y = (whole, made.A, made.D), (part, made.A, made.D)
-    assert library.gram(made.args, x, x, True, K) == 0
-    assert library.gram(made.args, x, y, False, across) == 0
-    assert library.gram(made.args, y, x, False, back) == 0
-    paths = [0] * len(made.chain.layers)
+    paths = [int(is_explicit(layer)) for layer in range(len(made.chain.layers))]
+    columns = max(1, sum(p.numel() for p in active(made)))
+
+    def gram(left: Side, right: Side, shape: tuple[int, int], chunk: int = columns) -> Tensor:
+        K = torch.full(shape, torch.nan, dtype=dtype)
+        assert library.gram(made.args, left, right, left is right, paths, chunk, K) == 0
+        return K
+
+    K, across, back = gram(x, x, (n, n)), gram(x, y, (n, m)), gram(y, x, (m, n))
     for actual, sides, symmetric in ((K, (x, x), True), (across, (x, y), False)):
         expected = unwritten(actual)
-        _ops.gram(made.args, *sides, symmetric, paths, 64, expected)
+        _ops.gram(made.args, *sides, symmetric, [0] * len(paths), 64, expected)
         close(actual, expected, case)
     assert torch.equal(K, K.T)
     assert torch.equal(across, back.T), "exchanging the sides changes no bit"
+    if any(paths):  # whichever layers and outputs it cuts
+        assert torch.equal(gram(x, x, (n, n), columns // 3 + 1), K), "a chunk changes no bit"
+        assert torch.equal(gram(x, y, (n, m), columns // 3 + 1), across)
 
 
 def selections(groups: GroupArgs) -> list[tuple[list[int], int]]:
@@ -131,6 +144,8 @@ CHECKS = {
     "vjp": check_vjp,
     "jvp": check_jvp,
     "gram": check_gram,
+    "gram_explicit": partial(check_gram, is_explicit=lambda layer: True),
+    "gram_mixed": partial(check_gram, is_explicit=lambda layer: layer in (0, 2)),
 }
 
 
@@ -140,7 +155,7 @@ def check_few(library: SweepLibrary) -> None:
         for case in FEW:
             for check in CHECKS.values():
                 check(library, case, dtype)
-    for name in ("jet_forward", "jet_backward", "vjp", "jvp"):
+    for name in ("jet_forward", "jet_backward", "vjp", "jvp", "gram_explicit"):
         CHECKS[name](library, BY_NAME["many_channels"], torch.float32)
 
 
@@ -152,9 +167,34 @@ def test_gemm_equals_torch(library: SweepLibrary, shape: tuple[int, int, int], d
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("name", CHECKS)
 def test_equals_the_cpu_operator(library: SweepLibrary, name: str, case: SweepCase, dtype: torch.dtype) -> None:
-    if (name, case.name) == ("gram", "many_channels"):
+    if name in ("gram", "gram_mixed") and case.name == "many_channels":
         pytest.skip("thousands of pairs of channels: minutes on the host, and a pair is like any other")
     CHECKS[name](library, case, dtype)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 15, 16, 17, 43, 44, 45])
+def test_every_cut_of_explicit_columns(library: SweepLibrary, chunk: int, dtype: torch.dtype) -> None:
+    """Through outputs, between weight and bias, at the end of a layer, within a slice: the same bits."""
+    made = make(SweepCase("small", lambda: mlp(nn.Tanh, (2, 5, 4, 1)), {"two": (3, two_components)}), dtype)
+    side, rows = (made.groups.spec, made.A, made.D), made.groups.residual_rows
+    whole, cut = (torch.full((rows, rows), torch.nan, dtype=dtype) for _ in range(2))
+    assert library.gram(made.args, side, side, True, [1, 1, 1], 44, whole) == 0
+    assert library.gram(made.args, side, side, True, [1, 1, 1], chunk, cut) == 0
+    assert torch.equal(cut, whole)
+
+
+@pytest.mark.parametrize("paths", [[0, 0, 0], [1, 1, 1], [1, 0, 1]], ids=str)
+def test_a_nan_stays_in_its_row_and_column_of_a_gram(
+    library: SweepLibrary, paths: list[int], dtype: torch.dtype
+) -> None:
+    made = make(BY_NAME["odd_widths"], dtype)
+    made.D[-1] = torch.nan
+    side, rows = (made.groups.spec, made.A, made.D), made.groups.residual_rows
+    actual, expected = (torch.zeros(rows, rows, dtype=dtype) for _ in range(2))
+    assert library.gram(made.args, side, side, True, paths, 100, actual) == 0
+    _ops.gram(made.args, side, side, True, paths, 100, expected)
+    assert 0 < expected.isnan().sum() < rows * rows
+    close(actual, expected)
 
 
 def test_reverse_schedule(library: SweepLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
