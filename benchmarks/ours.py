@@ -61,24 +61,21 @@ def workspace():
     return ntk.Workspace()
 
 
+@cache
+def gradients(net: nn.Module) -> dict[str, Tensor]:
+    """Memory for the gradient, reused from step to step, as the trainer does."""
+    return {name: torch.empty_like(p) for name, p in net.named_parameters()}
+
+
 def step(
     net: nn.Module, points: dict[str, Tensor], weights: dict[str, float], traces: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
     """Loss Σ_g λ_g mean(r²) and its gradient from one sweep; ``traces`` adds those of all groups from that sweep."""
     import ntkfast as ntk
 
-    f = ntk.factors(net, {name: (x, residuals()[name]) for name, x in points.items()}, workspace=workspace())
-    with torch.no_grad():
-        rows = f.rows
-    scale = torch.empty_like(rows)
-    for name, x in points.items():
-        scale[f.slices[name]] = weights[name] / len(x)
-    scaled = scale.mul_(rows)
-    loss = torch.dot(scaled, rows)
-    gradient = f.vjp(scaled.mul_(2.0))
-    if traces:
-        f.trace()
-    return loss, list(gradient.values())
+    groups = {name: (x, residuals()[name]) for name, x in points.items()}
+    found = ntk.loss_gradient(net, groups, weights, traces=traces, out=gradients(net), workspace=workspace())
+    return sum(weights[name] * loss for name, loss in found.losses.items()), list(found.gradient.values())
 
 
 def step_traces(net: nn.Module, points: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from .diag import diag
 from .drift import kernel_drift, parameter_drift
 from .factors import Factors, factors
 from .gram import gram
+from .loss_gradient import LossGradient, loss_gradient
 from .networks import MLP, Erf, Sin, Standardize
 from .operator import NTKOperator
 from .plan import plan
@@ -38,6 +39,7 @@ __all__ = [
     "Erf",
     "Factors",
     "History",
+    "LossGradient",
     "NTKOperator",
     "NTKWeights",
     "Points",
@@ -55,6 +57,7 @@ __all__ = [
     "factors",
     "gram",
     "kernel_drift",
+    "loss_gradient",
     "mode_decay",
     "parameter_drift",
     "plan",

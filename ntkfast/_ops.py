@@ -133,6 +133,36 @@ def diag(chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], tile_rows: in
     )
 
 
+def loss_gradient(
+    chain: ChainArgs,
+    groups: GroupArgs,
+    seeds: list[Tensor],
+    offset: Tensor,
+    pull: Tensor,
+    tile_rows: int,
+    rows: Tensor,
+    grads: list[Tensor],
+    diag: Tensor,
+) -> None:
+    """Write the rows Σ seeds · channels − offset, Jᵀ(pull ∘ rows) and, unless empty, the diagonal by layers."""
+    torch.ops.ntkfast.loss_gradient(
+        chain.parameters,
+        chain.activations,
+        chain.constants,
+        groups.points,
+        groups.beta,
+        groups.omega,
+        groups.spec,
+        seeds,
+        offset,
+        pull,
+        tile_rows,
+        rows,
+        grads,
+        diag,
+    )
+
+
 # ----------------------------------------------------------------------------------------------------------- factors
 
 
@@ -175,5 +205,5 @@ def _writes_in_place(*args: object) -> None:
     """The fake rule of every operator here: outputs are the caller's, shapes are known."""
 
 
-for _name in ("jet_forward", "jet_backward", "diag", "factor_diag", "vjp", "jvp", "gram", "gemm"):
+for _name in ("jet_forward", "jet_backward", "diag", "loss_gradient", "factor_diag", "vjp", "jvp", "gram", "gemm"):
     torch.library.register_fake(f"ntkfast::{_name}")(_writes_in_place)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from . import _ops
+from .chain import Chain
 from .contraction import contract
 from .residual import Residual, value
 from .rows import attach, attach_forward
 from .snapshot import Snapshot, Workspace, group_jacobian, group_stacks, layer_stacks, sweep
 from .streaming import by_block
-from .sweep import Groups, as_groups, chain_args, group_args
+from .sweep import ChainArgs, Groups, as_groups, chain_args, group_args
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,7 @@ class Factors:
 
     def parameters(self) -> dict[str, Tensor]:
         """The parameters that the Jacobian is taken by, in the order of ``named_parameters()``."""
-        found: dict[str, Tensor] = {}
-        for i, layer in enumerate(self._snapshot.chain.layers):
-            weight, bias = self._snapshot.args.active(i)
-            if weight and layer.weight_name is not None:
-                found[layer.weight_name] = layer.weight
-            if bias and layer.bias_name is not None and layer.bias is not None:
-                found[layer.bias_name] = layer.bias
-        return found
+        return active_parameters(self._snapshot.chain, self._snapshot.args)
 
     def _take(self, x: Tensor) -> Tensor:
         """The selected rows of something over all rows (last axis)."""
@@ -86,6 +80,10 @@ class Factors:
         if not torch.is_grad_enabled() or not self.parameters():
             return values.clone()
         return attach(values, self.parameters(), self.vjp)
+
+    def layer_diag(self) -> Tensor:
+        """The diagonal of K by layers, (layers, N) in float64."""
+        return self._take(self._snapshot.check().layer_diag())
 
     def diag(self, per_block: bool = False) -> Any:
         """The diagonal of K: (N,), with several groups a dict of such by name; `per_block` names the layers inside."""
@@ -143,12 +141,7 @@ class Factors:
         x = self._check_rows(x)
         like = snapshot.args.parameters[0]
         parameters = self.parameters()
-        if out is None:
-            plain = torch.contiguous_format
-            grads = {n: torch.empty_like(p, memory_format=plain) for n, p in parameters.items()}
-        else:
-            grads = check_mapping("out", out)
-            _check_gradients(grads, parameters)
+        grads = gradients_for("vjp", parameters, out)
         nothing = like.new_empty(0)
         targets = []
         for layer in snapshot.chain.layers:
@@ -311,15 +304,37 @@ def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
     return given
 
 
-def _check_gradients(out: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+def active_parameters(chain: Chain, args: ChainArgs) -> dict[str, Tensor]:
+    """The parameters that the Jacobian is taken by, in the order of ``named_parameters()``."""
+    found: dict[str, Tensor] = {}
+    for i, layer in enumerate(chain.layers):
+        weight, bias = args.active(i)
+        if weight and layer.weight_name is not None:
+            found[layer.weight_name] = layer.weight
+        if bias and layer.bias_name is not None and layer.bias is not None:
+            found[layer.bias_name] = layer.bias
+    return found
+
+
+def gradients_for(where: str, parameters: Mapping[str, Tensor], out: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Tensors to write a gradient into, by parameter name: new ones, or the caller's if they fit.
+
+    Raises:
+        ValueError: it names the first one that does not fit.
+        TypeError: ``out`` is no dict.
+    """
+    if out is None:
+        return {n: torch.empty_like(p, memory_format=torch.contiguous_format) for n, p in parameters.items()}
+    check_mapping("out", out)
     for name, p in parameters.items():
         given = out.get(name)
         if not isinstance(given, Tensor):
-            raise ValueError(f"vjp: expected a tensor for {name!r} in out, got {type(given).__name__}")
+            raise ValueError(f"{where}: expected a tensor for {name!r} in out, got {type(given).__name__}")
         if given.requires_grad:
-            raise ValueError(f"vjp: expected an out that requires no grad for {name!r}, got one that does")
+            raise ValueError(f"{where}: expected an out that requires no grad for {name!r}, got one that does")
         if given.shape != p.shape or given.dtype != p.dtype or given.device != p.device or not given.is_contiguous():
             raise ValueError(
-                f"vjp: expected out contiguous, {tuple(p.shape)} in {p.dtype} on {p.device} for {name!r}, "
+                f"{where}: expected out contiguous, {tuple(p.shape)} in {p.dtype} on {p.device} for {name!r}, "
                 f"got {tuple(given.shape)} in {given.dtype} on {given.device}, strides {given.stride()}"
             )
+    return {name: out[name] for name in parameters}

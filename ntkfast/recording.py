@@ -106,6 +106,13 @@ class Recording:
         with torch.inference_mode(False), torch.enable_grad():
             return self._evaluate(out.clone() if out.is_inference() else out.detach())
 
+    def source(self) -> Tensor | None:
+        """What the rows of a linear residual have beside Σ coefficient · channel, (n, k); None where that is zero."""
+        if all(isinstance(source, float) and source == 0.0 for source in self.sources):
+            return None
+        zero = self.points.new_zeros(self.points.shape[0])
+        return torch.stack([zero + source for source in self.sources], -1).detach()
+
     def given(self) -> list[Tensor]:
         """The caller's tensors that a run reads: points, columns, coefficients."""
         coefficients = [c for c in self.residual.coefficients.values() if isinstance(c, Tensor)]

@@ -23,7 +23,7 @@ STAGES = (
     ("streaming", "snapshot", "rows"),
     ("contraction",),
     ("factors",),
-    ("diag", "trace", "gram", "operator", "plan"),
+    ("diag", "loss_gradient", "trace", "gram", "operator", "plan"),
     ("spectrum", "weights"),
     ("check", "drift"),
     ("problems",),

@@ -27,6 +27,13 @@ void for_each_task(const Parallel& parallel, int64_t tasks, const Body& body) {
   parallel.run(tasks < parallel.threads ? static_cast<int>(tasks) : parallel.threads, work, &context);
 }
 
+// Every slot once: for work whose share is fixed, since results depend on which slot does it.
+template <class Body>
+void for_each_slot(const Parallel& parallel, const Body& body) {
+  const auto work = [](void* opaque, int slot) { (*static_cast<const Body*>(opaque))(slot); };
+  parallel.run(parallel.threads, work, const_cast<Body*>(&body));
+}
+
 }  // namespace
 }  // namespace NTKFAST_ISA
 }  // namespace ntkfast

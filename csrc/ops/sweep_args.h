@@ -83,6 +83,24 @@ class SweepArgs {
   std::vector<T*> A_, Z_, D_;
 };
 
+// One tensor a parameter to write a gradient into; an empty one is left out.
+template <class T>
+struct GradientPointers {
+  std::vector<T*> weight, bias;
+
+  GradientPointers(const Tensors& grads, const Tensors& parameters) {
+    STD_TORCH_CHECK(grads.size() == parameters.size(), "ntkfast: expected ", parameters.size(), " gradients, got ",
+                    grads.size());
+    for (std::size_t i = 0; i < grads.size(); ++i) {
+      check_plain(grads[i], dtype_of<T>(), "gradient", parameters[0]);
+      STD_TORCH_CHECK(grads[i].numel() == 0 || grads[i].numel() == parameters[i].numel(),
+                      "ntkfast: expected a gradient of shape ", shape_text(parameters[i]), ", got ",
+                      shape_text(grads[i]));
+      (i % 2 ? bias : weight).push_back(grads[i].numel() ? data_of<T>(grads[i]) : nullptr);
+    }
+  }
+};
+
 // Floating point operations of the products of so many stack rows with all weights, and of packing these.
 template <class T>
 double product_operations(const Sweep<T>& sweep, int64_t rows) {

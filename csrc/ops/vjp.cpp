@@ -25,17 +25,8 @@ void vjp_op(Tensors parameters, Ints activations, Floats constants, Ints groups,
     check_plain(x, dtype_of<T>(), "x", parameters[0]);
     STD_TORCH_CHECK(x.numel() == args.sweep.residual_rows, "ntkfast: expected x (", args.sweep.residual_rows,
                     ",), got ", shape_text(x));
-    STD_TORCH_CHECK(grads.size() == parameters.size(), "ntkfast: expected ", parameters.size(), " gradients, got ",
-                    grads.size());
-    std::vector<T*> weight, bias;
-    for (std::size_t i = 0; i < grads.size(); ++i) {
-      check_plain(grads[i], dtype_of<T>(), "gradient", parameters[0]);
-      STD_TORCH_CHECK(grads[i].numel() == 0 || grads[i].numel() == parameters[i].numel(),
-                      "ntkfast: expected a gradient of shape ", shape_text(parameters[i]), ", got ",
-                      shape_text(grads[i]));
-      (i % 2 ? bias : weight).push_back(grads[i].numel() ? data_of<T>(grads[i]) : nullptr);
-    }
-    const Vjp<T> p{args.sweep, static_cast<const T*>(x.const_data_ptr()), weight.data(), bias.data()};
+    const GradientPointers<T> gradient(grads, parameters);
+    const Vjp<T> p{args.sweep, static_cast<const T*>(x.const_data_ptr()), gradient.weight.data(), gradient.bias.data()};
     if (parameters[0].is_cpu())
       return ntkfast::vjp(p, torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
 #ifdef NTKFAST_CUDA

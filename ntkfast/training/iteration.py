@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from ..factors import Factors
+from ..loss_gradient import pulled_sweep
 from ..snapshot import Workspace
 from ..weights import NTKWeights, balance
 from .step import Batch, Layout, sweep
@@ -91,33 +91,32 @@ class Iteration:
         """Points of all conditions."""
         return self.layout.draw(self.generator)
 
-    def sweep(self, batch: Batch) -> tuple[Factors, Tensor]:
-        """Factors and rows, less their targets."""
-        with torch.no_grad():  # so that the rows come without a graph
-            f = sweep(self.net, batch, self._workspace)
-            return f, f.rows if batch.targets is None else f.rows - batch.targets
-
     def gradient(self, batch: Batch, kind: Kind) -> Outcome:
         """Losses, the gradient of Σ λ loss in ``.grad`` of the parameters, and the traces if the kind has them."""
-        f, rows = self.sweep(batch)
-        losses = self.layout.losses(rows)
-        f.vjp(self._pull * rows, out=self.gradients)
+        chain, args, groups = self.layout.prepare(self.net, batch)
+        with torch.no_grad():
+            rows, diag = pulled_sweep(
+                chain, args, groups, self._pull, batch.targets, self.gradients, kind.traces, self._workspace
+            )
         for name, gradient in self.gradients.items():
             self.parameters[name].grad = gradient
-        if not kind.traces:
+        losses = self.layout.losses(rows)
+        if diag is None:
             return Outcome(losses)
-        return self._fresh_traces(f, losses) if kind.renews and self._fresh else self.traces(f, losses)
-
-    def traces(self, f: Factors, losses: Tensor) -> Outcome:
-        """The losses, and the traces from the rows of the same sweep."""
-        sums = self.layout.traces(f)
-        return Outcome(losses, sums, sums / self._rows)
-
-    def _fresh_traces(self, f: Factors, losses: Tensor) -> Outcome:
-        sums = self.layout.traces(f)
+        traces = self.layout.sums(diag.sum(0))
+        if not (kind.renews and self._fresh):
+            return Outcome(losses, traces, traces / self._rows)
         for group, fresh in self._fresh.items():
-            sums[self.layout.groups.index(group)] = self.layout.fresh_trace(self.net, fresh, self.generator)
-        return Outcome(losses, sums, sums / self._fresh_rows)
+            traces[self.layout.groups.index(group)] = self.layout.fresh_trace(self.net, fresh, self.generator)
+        return Outcome(losses, traces, traces / self._fresh_rows)
+
+    def look(self, batch: Batch) -> Outcome:
+        """Losses and traces on given points; no gradient is touched."""
+        with torch.no_grad():  # so that the rows come without a graph
+            f = sweep(self.net, batch, self._workspace)
+            losses = self.layout.losses(f.rows if batch.targets is None else f.rows - batch.targets)
+        traces = self.layout.traces(f)
+        return Outcome(losses, traces, traces / self._rows)
 
     def renew(self, found: Outcome) -> None:
         """Set λ from the traces just found; it counts from the next iteration on."""

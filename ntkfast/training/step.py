@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..chain import Chain
 from ..factors import Factors, unchecked_factors
 from ..problems import Condition, Problem
 from ..problems.condition import Draw
 from ..recording import record
 from ..residual import Residual
 from ..snapshot import Workspace
+from ..streaming import streaming_diag
+from ..sweep import ChainArgs, GroupArgs, chain_args, group_args
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,14 @@ class Layout:
         ]
         return Batch(groups, torch.cat(filled))
 
+    def prepare(self, net: nn.Module, batch: Batch) -> tuple[Chain, ChainArgs, GroupArgs]:
+        """What native sweeps over a batch are called with; nothing waits for the device."""
+        chain, args = chain_args(net)
+        return chain, args, group_args(chain, batch.groups, finite=False)
+
     def losses(self, rows: Tensor) -> Tensor:
         """Loss of every group, (G,), from all rows, (N,)."""
-        return self._sums(self.share * rows * rows)
+        return self.sums(self.share * rows * rows)
 
     def pull(self, weights: Tensor) -> Tensor:
         """Coefficients 2 λ_g / n of every row, (N,), from the weights of the groups, (G,)."""
@@ -122,9 +130,10 @@ class Layout:
 
     def traces(self, f: Factors) -> Tensor:
         """Traces of the kernels of all groups, (G,) in float64, from the diagonal that a sweep already has."""
-        return self._sums(_all_rows(f).double())
+        return self.sums(f.layer_diag().sum(0))
 
-    def _sums(self, rows: Tensor) -> Tensor:
+    def sums(self, rows: Tensor) -> Tensor:
+        """Sums over the rows of every group, (G,)."""
         # Group by group: one scattered sum would add in any order on a GPU, and differ from run to run.
         return torch.stack([rows[own].sum() for own in self.rows_of])
 
@@ -144,7 +153,8 @@ class Layout:
 
     def fresh_trace(self, net: nn.Module, points: Fresh, generator: torch.Generator) -> Tensor:
         """The trace of a group on fresh points, 0-d float64: one further sweep."""
-        return _all_rows(sweep(net, self.draw(generator, points.sizes))).double()[points.rows].sum()
+        chain, args, groups = self.prepare(net, self.draw(generator, points.sizes))
+        return streaming_diag(chain, args, groups, None)[:, points.rows].sum()
 
     def spectra(self, net: nn.Module, batch: Batch) -> dict[str, list[float]]:
         """Eigenvalues of the kernel of every group on a batch's points, descending, computed in float64.
@@ -178,8 +188,3 @@ def _where(mine: Tensor, device: torch.device) -> slice | Tensor:
 def _bare(points: Any) -> Any:
     # Residuals take a plain tensor unless named columns have to travel with it.
     return points if points.columns else points.xy
-
-
-def _all_rows(f: Factors) -> Tensor:
-    diagonal = f.diag()
-    return torch.cat(list(diagonal.values())) if isinstance(diagonal, dict) else diagonal

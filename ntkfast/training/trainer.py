@@ -258,11 +258,10 @@ class Trainer:
         generator = self._step.generator
         state = generator.get_state()
         batch = self._step.draw()
-        f, rows = self._step.sweep(batch)
+        found = self._step.look(batch)
         generator.set_state(state)
-        losses = self._layout.losses(rows)
-        self._check_finite("loss", losses)
-        self._record_fast(self._step.traces(f, losses))
+        self._check_finite("loss", found.losses)
+        self._record_fast(found)
         self._record_slow(batch, error=True, spectrum=self.iteration in spectra)
 
     def save(self, path: str | Path) -> None:

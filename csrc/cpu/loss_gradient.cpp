@@ -1,0 +1,221 @@
+#include "loss_gradient.h"
+
+#include "inner_products.h"
+#include "sweep.h"
+
+// With u the output channels of a point, s its seeds and y its offset,
+//
+//   r = Σ_c s_c u_c − y        x = pull ∘ r        (Jᵀx)[W] = Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾)        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
+//
+// A tile goes through all layers and back before the next one starts, so that nothing of it but its rows leaves the
+// cache. A slot takes every so-many-th tile and adds to sums of its own, which are added up at the end in one order: the
+// same numbers for the same number of threads.
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+// Where everything of one slot stands in its memory: the stacks of a tile, and the slot's sums. The weight sums of a
+// layer are panels (panels, n_out, kPanel).
+template <class T>
+class Slot {
+ public:
+  Slot(const LossGradient<T>& p, const Tiling<T>& tiling)
+      : A(p.sweep.layers + 1), Z(p.sweep.layers), weight(p.sweep.layers), bias(p.sweep.layers) {
+    const Sweep<T>& sweep = p.sweep;
+    const int L = sweep.layers, channels = max_channels(sweep);
+    const int64_t rows = tiling.max_rows(), points = tiling.max_points();
+    scratch = take(rows * kPanel<T>);
+    int64_t widest_input = 1;
+    for (int l = 0; l < L; ++l) {
+      const Layer<T>& layer = sweep.layer[l];
+      A.get()[l] = take(rows * padded<T>(layer.n_in));
+      Z.get()[l] = keeps_stash(sweep, l) ? take(rows * padded<T>(layer.n_out)) : -1;
+      widest_input = layer.n_in > widest_input ? layer.n_in : widest_input;
+    }
+    A.get()[L] = take(rows * padded<T>(sweep.layer[L - 1].n_out));
+    for (int64_t& d : D) d = take(rows * padded<T>(widest(sweep)));
+    inputs = take(packed_size<T>(widest_input, rows));
+    pulled = take(points);
+    a_products = sweep.diag == nullptr ? 0 : take(L * points * pairs_of(channels));
+    d_products = sweep.diag == nullptr ? 0 : take(points * pairs_of(channels));
+    sums = total;
+    for (int l = 0; l < L; ++l) {
+      const Layer<T>& layer = sweep.layer[l];
+      weight.get()[l] = p.weight[l] == nullptr ? -1 : take(packed_size<T>(layer.n_in, layer.n_out));
+      bias.get()[l] = p.bias[l] == nullptr ? -1 : take(layer.n_out);
+    }
+  }
+
+  static bool keeps_stash(const Sweep<T>& sweep, int l) {
+    return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
+  }
+
+  // Views of a tile with so many points.
+  TileStacks<T> stacks(const Sweep<T>& sweep, int64_t count, T* memory, Stack<T>* views) const {
+    const int L = sweep.layers;
+    const TileStacks<T> stacks{views, views + L + 1, views + 2 * L + 1};
+    for (int l = 0; l < L; ++l) {
+      const Layer<T>& layer = sweep.layer[l];
+      stacks.A[l] = local_stack(memory + A.get()[l], count, layer.n_in);
+      stacks.Z[l] = local_stack(Z.get()[l] < 0 ? nullptr : memory + Z.get()[l], count, layer.n_out);
+      stacks.D[l] = local_stack(memory + D[l % 2], count, layer.n_out);
+    }
+    stacks.A[L] = local_stack(memory + A.get()[L], count, sweep.layer[L - 1].n_out);
+    return stacks;
+  }
+
+  int64_t scratch, D[2], inputs, pulled, a_products, d_products, sums, total = 0;
+  Buffer<int64_t> A, Z, weight, bias;
+
+ private:
+  int64_t take(int64_t count) {  // whole cache lines
+    const int64_t first = total;
+    total += ceil_div(count, 16) * 16;
+    return first;
+  }
+};
+
+// r and x of one component, the latter (count).
+template <class T>
+void evaluate_rows(const LossGradient<T>& p, const Tile<T>& tile, int j, Stack<T> u, T* pulled) {
+  const Group<T>& group = *tile.group;
+  const Component& component = group.component[j];
+  const T* seed = static_cast<const T*>(component.seed);
+  const int64_t* stride = component.seed_stride;
+  const int64_t outputs = p.sweep.layer[p.sweep.layers - 1].n_out;
+  for (int64_t i = 0; i < tile.count; ++i) {
+    T r = 0;
+    for (int c = 0; c < component.channels; ++c)
+      for (int64_t o = 0; o < outputs; ++o)
+        r += seed[c * stride[0] + (tile.first + i) * stride[1] + o * stride[2]] *
+             u.data[component.channel[c] * u.channel + i * u.row + o];
+    const int64_t row = group.residual_row + (tile.first + i) * group.components + j;
+    if (p.offset != nullptr) r -= p.offset[row];
+    p.residual[row] = r;
+    pulled[i] = p.pull[row] * r;
+  }
+}
+
+// x∘A of a component's channels as panels (panels, channels · count, kPanel). Beyond the last column a panel holds what
+// the padding of A does: its products are never read.
+template <class T>
+void pack_inputs(const Component& component, int64_t count, Stack<T> A, int64_t n_in, const T* x, T* to) {
+  const int64_t depth = component.channels * count;
+  for (int c = 0; c < component.channels; ++c)
+    for (int64_t i = 0; i < count; ++i) {
+      const T* row = A.data + component.channel[c] * A.channel + i * A.row;
+      T* panel = to + (c * count + i) * kPanel<T>;
+      for (int64_t column = 0; column < n_in; column += kPanel<T>, panel += depth * kPanel<T>) {
+        store<T>(panel, load<T>(row + column) * x[i]);
+        if (n_in - column > kLanes<T>) store<T>(panel + kLanes<T>, load<T>(row + column + kLanes<T>) * x[i]);
+      }
+    }
+}
+
+template <class T>
+void add_weight_gradient(const Layer<T>& layer, int64_t depth, Stack<T> D, const T* inputs, T* sums) {
+  const int64_t strips = ceil_div(layer.n_out, kTileRows);
+  for (int64_t q = 0; q * kPanel<T> < layer.n_in; ++q)
+    for (int64_t s = 0, m = 0; s < strips; ++s) {
+      const int64_t height = layer.n_out / strips + (s < layer.n_out % strips);
+      tile_of_width<T, true, true>(layer.n_in - q * kPanel<T>, height, D.data + m, D.row,
+                                   inputs + q * depth * kPanel<T>, depth, sums + (q * layer.n_out + m) * kPanel<T>,
+                                   kPanel<T>);
+      m += height;
+    }
+}
+
+template <class T>
+void add_bias_gradient(int64_t count, Stack<T> D, int64_t n_out, const T* x, T* sums) {
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t m = 0; m < n_out; ++m) sums[m] += x[i] * D.data[i * D.row + m];
+}
+
+template <class T>
+void gradient_tile(const LossGradient<T>& p, const PackedWeights<T>& forward, const PackedWeights<T>& backward,
+                   int first, const Tile<T>& tile, const Slot<T>& slot, T* memory, Stack<T>* views) {
+  const Sweep<T>& sweep = p.sweep;
+  const int L = sweep.layers, channels = tile.channels(), a_pairs = pairs_of(channels);
+  const Group<T>& group = *tile.group;
+  const TileStacks<T> stacks = slot.stacks(sweep, tile.count, memory, views);
+  const bool diag = sweep.diag != nullptr;
+  const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
+  forward_tile(sweep, L, forward, tile, stacks, memory + slot.scratch, [&](int l) {
+    if (diag && l >= first && l < L)
+      inner_products(channels, tile.count, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+  });
+  for (int j = 0; j < group.components; ++j) {
+    const Component& component = group.component[j];
+    T* x = memory + slot.pulled;
+    evaluate_rows(p, tile, j, stacks.A[L], x);
+    backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, [&](int l) {
+      const Layer<T>& layer = sweep.layer[l];
+      if (diag) {
+        T* products = memory + slot.d_products;
+        inner_products(component.channels, tile.count, stacks.D[l], layer.n_out, products);
+        double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
+        contract_diag(layer, component, tile.count, a_products(l), a_pairs, products, to, group.components);
+      }
+      if (p.weight[l] != nullptr) {
+        pack_inputs(component, tile.count, stacks.A[l], layer.n_in, x, memory + slot.inputs);
+        add_weight_gradient(layer, component.channels * tile.count, stacks.D[l], memory + slot.inputs,
+                            memory + slot.weight.get()[l]);
+      }
+      if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
+    });
+  }
+}
+
+// Row m of a layer's gradients: the sums of all slots, in order.
+template <class T>
+void add_up(const LossGradient<T>& p, const Slot<T>& slot, const T* memory, int slots, int l, int64_t m) {
+  const Layer<T>& layer = p.sweep.layer[l];
+  for (int64_t k = 0; p.weight[l] != nullptr && k < layer.n_in; ++k) {
+    const T* from = memory + slot.weight.get()[l] + (k / kPanel<T> * layer.n_out + m) * kPanel<T> + k % kPanel<T>;
+    T sum = 0;
+    for (int s = 0; s < slots; ++s) sum += from[s * slot.total];
+    p.weight[l][m * layer.n_in + k] = sum * layer.weight_jacobian;
+  }
+  if (p.bias[l] == nullptr) return;
+  T sum = 0;
+  for (int s = 0; s < slots; ++s) sum += memory[s * slot.total + slot.bias.get()[l] + m];
+  p.bias[l][m] = sum * layer.bias_jacobian;
+}
+
+}  // namespace
+
+template <class T>
+void loss_gradient(const LossGradient<T>& p, const Parallel& parallel) {
+  const Sweep<T>& sweep = p.sweep;
+  const Tiling<T> tiling(sweep, parallel.threads);
+  const int first = first_active(sweep), L = sweep.layers, slots = parallel.threads;
+  const PackedWeights<T> forward(sweep, Direction::forward, 0), backward(sweep, Direction::backward, first + 1);
+  pack(parallel, forward, backward);
+  const Slot<T> slot(p, tiling);
+  const Buffer<T> memory(slots * slot.total);
+  const Buffer<Stack<T>> views(slots * (3 * L + 1));
+  for (int64_t i = 0; sweep.diag != nullptr && i < first * sweep.residual_rows; ++i) sweep.diag[i] = 0;
+  for_each_slot(parallel, [&](int s) {
+    T* own = memory.get() + s * slot.total;
+    for (int64_t i = slot.sums; i < slot.total; ++i) own[i] = T(0);
+    for (int64_t task = s; task < tiling.tiles(); task += slots)
+      gradient_tile(p, forward, backward, first, tiling.tile(task), slot, own, views.get() + s * (3 * L + 1));
+  });
+  constexpr int64_t kRows = 16;  // of a task
+  Buffer<int64_t> start(L + 1);
+  start.get()[0] = 0;
+  for (int l = 0; l < L; ++l) start.get()[l + 1] = start.get()[l] + ceil_div(sweep.layer[l].n_out, kRows);
+  for_each_task(parallel, start.get()[L], [&](int64_t task, int) {
+    int l = 0;
+    while (task >= start.get()[l + 1]) ++l;
+    const int64_t from = (task - start.get()[l]) * kRows;
+    const int64_t to = from + kRows < sweep.layer[l].n_out ? from + kRows : sweep.layer[l].n_out;
+    for (int64_t m = from; m < to; ++m) add_up(p, slot, memory.get(), slots, l, m);
+  });
+}
+
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
+
+NTKFAST_INSTANTIATE(loss_gradient, LossGradient)

@@ -1,0 +1,56 @@
+// loss_gradient: rows that are linear in the output channels, Jᵀ(pull ∘ rows) and, unless `diag` is empty, the diagonal
+// of the Gram matrix by layers, all by one streaming sweep.
+#include "../cpu/loss_gradient.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "cuda_stream.h"
+#include "sweep_args.h"
+
+namespace ntkfast {
+namespace {
+
+constexpr const char* kOp = "ntkfast.loss_gradient";
+
+void loss_gradient_op(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta,
+                      Tensors omega, Ints groups, Tensors seeds, Tensor offset, Tensor pull, int64_t tile_rows,
+                      Tensor rows, Tensors grads, Tensor diag) {
+  with_dtype(parameters, [&](auto zero) {
+    using T = decltype(zero);
+    SweepArgs<T> args(parameters, activations, constants, groups);
+    args.set_points(points, beta);
+    args.set_omega(omega);
+    args.set_seeds(seeds);
+    const int64_t n = args.sweep.residual_rows;
+    const auto rows_of = [&](const Tensor& tensor, const char* name, bool may_be_empty) {
+      check_plain(tensor, dtype_of<T>(), name, parameters[0]);
+      STD_TORCH_CHECK(tensor.numel() == n || (may_be_empty && tensor.numel() == 0), "ntkfast: expected ", name, " (", n,
+                      ",), got ", shape_text(tensor));
+      return tensor.numel() ? data_of<T>(tensor) : nullptr;
+    };
+    for (int g = 0; g < args.sweep.groups; ++g)
+      STD_TORCH_CHECK(args.sweep.group[g].selected, "ntkfast: expected all groups to take part in a streaming sweep");
+    STD_TORCH_CHECK(tile_rows >= 0 && tile_rows < (int64_t{1} << 31), "ntkfast: expected 0 to 2^31 tile rows, got ",
+                    tile_rows);
+    args.sweep.tile_rows = tile_rows;
+    check_plain(diag, ScalarType::Double, "diag", parameters[0]);
+    STD_TORCH_CHECK(diag.numel() == 0 || diag.numel() == args.sweep.layers * n, "ntkfast: expected diag (",
+                    args.sweep.layers, ", ", n, "), got ", shape_text(diag));
+    args.sweep.diag = diag.numel() ? data_of<double>(diag) : nullptr;
+    const GradientPointers<T> gradient(grads, parameters);
+    const LossGradient<T> p{args.sweep,
+                            rows_of(offset, "offset", true),
+                            rows_of(pull, "pull", false),
+                            rows_of(rows, "rows", false),
+                            gradient.weight.data(),
+                            gradient.bias.data()};
+    if (parameters[0].is_cpu())
+      return ntkfast::loss_gradient(p, torch_parallel(3 * product_operations(args.sweep, args.sweep.rows)));
+    refuse_cuda(kOp);
+  });
+}
+
+}  // namespace
+}  // namespace ntkfast
+
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("loss_gradient", TORCH_BOX(&ntkfast::loss_gradient_op)); }

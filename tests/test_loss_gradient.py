@@ -1,0 +1,159 @@
+"""ntk.loss_gradient: ∇ Σ_g λ_g mean(r_g²) = Jᵀx with x = 2 λ r / n, from one sweep."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import Case, Problem, close, double, heat, mlp, randomized, two_components, uniform, wave, wave_groups
+from torch import Tensor, nn
+
+import ntkfast as ntk
+from ntkfast import reference
+
+TANH = Case("tanh", lambda: mlp(nn.Tanh), wave)
+WEIGHTS = {"u": 3.0, "ut": 0.5, "r": 2.0}
+
+
+def flat(gradient: dict[str, Tensor]) -> Tensor:
+    return torch.cat([g.reshape(-1) for g in gradient.values()])
+
+
+def by_autograd(net: nn.Module, groups: dict, weights: dict[str, float]) -> tuple[dict[str, Tensor], Tensor]:
+    """Losses and gradient from the reference's rows, in float64."""
+    exact = double(net)
+    losses = {
+        name: reference.rows(exact, x.double(), residual).square().mean() for name, (x, residual) in groups.items()
+    }
+    total = sum(weights[name] * loss for name, loss in losses.items())
+    return losses, torch.cat([g.reshape(-1) for g in torch.autograd.grad(total, list(exact.parameters()))])
+
+
+def test_equals_the_reference(problem: Problem):
+    found = ntk.loss_gradient(problem.net, {"": (problem.points, problem.residual)}, {"": 1.5}, traces=True)
+    rows = reference.rows(double(problem.net), problem.points.double(), problem.residual).detach().reshape(-1)
+    assert problem.close(found.rows, rows)
+    assert problem.close(found.losses[""], rows.square().mean())
+    assert problem.close(flat(found.gradient), 1.5 * 2 / len(rows) * rows @ problem.jacobian)
+    assert problem.close(found.traces[""], problem.jacobian.square().sum())
+    assert {n: g.shape for n, g in found.gradient.items()} == {n: p.shape for n, p in problem.net.named_parameters()}
+
+
+def test_groups_and_weights(dtype: torch.dtype):
+    net, groups = TANH.net(dtype), wave_groups(40, dtype)
+    found = ntk.loss_gradient(net, groups, WEIGHTS, traces=True)
+    losses, gradient = by_autograd(net, groups, WEIGHTS)
+    assert close(flat(found.gradient), gradient, dtype)
+    for name, group in groups.items():
+        assert close(found.losses[name], losses[name].detach(), dtype)
+        assert close(found.traces[name], ntk.trace(net, *group), dtype)
+    tensors = {name: torch.tensor(weight) for name, weight in WEIGHTS.items()}
+    again = ntk.loss_gradient(net, groups, tensors)
+    assert torch.equal(flat(again.gradient), flat(found.gradient)) and again.traces is None
+
+
+def test_is_what_factors_give(dtype: torch.dtype):
+    """Rows and traces bit for bit; the gradient adds in another order."""
+    net, groups = TANH.net(dtype), {**wave_groups(70, dtype), "heat": (uniform(33).to(dtype), heat.bind(kappa=0.3))}
+    found, f = ntk.loss_gradient(net, groups), ntk.factors(net, groups)
+    rows = f.rows.detach()
+    assert close(found.rows, rows.double(), dtype)
+    x = torch.cat([2 / (s.stop - s.start) * rows[s] for s in f.slices.values()])
+    assert close(flat(found.gradient), flat(f.vjp(x)).double(), dtype)
+
+
+def test_linear_and_other_residuals_together(dtype: torch.dtype):
+    net, groups = TANH.net(dtype), {**wave_groups(30, dtype), "two": (uniform(9).to(dtype), two_components)}
+    weights = {**WEIGHTS, "two": 0.7}
+    found = ntk.loss_gradient(net, groups, weights)
+    assert close(flat(found.gradient), by_autograd(net, groups, weights)[1], dtype)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 15, 16, 17, 31, 32, 33, 64, 65])
+def test_every_width_has_its_remainder_handled(width: int, dtype: torch.dtype):
+    net = randomized(mlp(nn.Tanh, (2, width, width + 1, 1))).to(dtype)
+    groups = wave_groups(12, dtype)
+    assert close(flat(ntk.loss_gradient(net, groups, WEIGHTS).gradient), by_autograd(net, groups, WEIGHTS)[1], dtype)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 31, 63, 64, 65, 127, 129, 257])
+def test_every_number_of_points(n: int):
+    net = randomized(mlp(nn.Tanh, (2, 9, 6, 1)))
+    groups = {"r": (uniform(257)[:n], wave), "u": (uniform(3), ntk.value)}
+    weights = {"r": 2.0, "u": 1.0}
+    assert close(
+        flat(ntk.loss_gradient(net, groups, weights).gradient), by_autograd(net, groups, weights)[1], torch.float64
+    )
+
+
+def test_frozen_parameters_are_left_out():
+    net = TANH.net()
+    for parameter in list(net.parameters())[1:3]:
+        parameter.requires_grad_(False)
+    groups = wave_groups(20)
+    found, f = ntk.loss_gradient(net, groups, traces=True), ntk.factors(net, groups)
+    assert list(found.gradient) == list(f.parameters())
+    x = torch.cat([2 / (s.stop - s.start) * f.rows.detach()[s] for s in f.slices.values()])
+    assert close(flat(found.gradient), flat(f.vjp(x)), torch.float64)
+    for name, trace in f.trace().items():
+        assert close(found.traces[name], trace, torch.float64)
+
+
+def test_the_number_of_threads_changes_no_more_than_rounding():
+    net, groups = randomized(mlp(nn.Tanh, (2, 60, 60, 1))), wave_groups(200)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append([flat(ntk.loss_gradient(net, groups).gradient) for _ in range(3)])
+    finally:
+        torch.set_num_threads(before)
+    for same in found:
+        assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2]), "the same bits every time"
+        assert close(same[0], found[0][0], torch.float64)
+
+
+@pytest.mark.parametrize("residual", [wave, two_components], ids=["streamed", "by way of factors"])
+def test_writes_into_the_callers_tensors(residual):
+    net = TANH.net()
+    groups = {"r": (uniform(11), residual)}
+    out = {name: torch.full_like(p, torch.nan, requires_grad=False) for name, p in net.named_parameters()}
+    versions = {name: g._version for name, g in out.items()}
+    found = ntk.loss_gradient(net, groups, out=out)
+    assert all(found.gradient[name] is out[name] for name in out)
+    assert all(out[name]._version > versions[name] for name in out)
+    assert torch.equal(flat(out), flat(ntk.loss_gradient(net, groups).gradient))
+
+
+def test_nan_in_a_parameter_reaches_the_gradient():
+    net = TANH.net()
+    with torch.no_grad():
+        next(net.parameters())[0, 0] = torch.nan
+    found = ntk.loss_gradient(net, wave_groups(9))
+    assert found.losses["r"].isnan() and flat(found.gradient).isnan().any()
+
+
+X = uniform(5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        (((X, wave),), TypeError, "loss_gradient: expected a dict of groups, got tuple"),
+        (({"r": X},), TypeError, r"group 'r': expected \(points, residual\), got Tensor"),
+        (({"r": (X[:0], wave)},), ValueError, "expected at least one row in group 'r', got 0"),
+        (({"r": (X, wave)}, {"u": 1.0}), ValueError, r"weights for exactly the groups \('r',\), got \('u',\)"),
+        (({"r": (X, wave)}, 2.0), ValueError, r"weights for exactly the groups \('r',\), got float"),
+        (({"r": (X, wave)}, {"r": torch.ones(5)}), ValueError, r"a 0-d weight for group 'r', got \(5,\)"),
+        (({"r": (X * torch.nan, wave)},), ValueError, "expected finite points"),
+    ],
+    ids=["no dict", "no pair", "empty", "other groups", "a number", "a vector", "nan"],
+)
+def test_bad_input_is_refused_in_one_sentence(arguments: tuple, error: type[Exception], sentence: str):
+    with pytest.raises(error, match=sentence):
+        ntk.loss_gradient(TANH.net(), *arguments)
+
+
+def test_an_out_that_does_not_fit_is_refused():
+    net = TANH.net()
+    with pytest.raises(ValueError, match="loss_gradient: expected a tensor for '1.weight' in out, got NoneType"):
+        ntk.loss_gradient(net, wave_groups(), out={})
