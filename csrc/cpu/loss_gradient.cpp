@@ -171,11 +171,13 @@ void gradient_tile(const LossGradient<T>& p, const PackedWeights<T>& forward, co
 template <class T>
 void add_up(const LossGradient<T>& p, const Slot<T>& slot, const T* memory, int slots, int l, int64_t m) {
   const Layer<T>& layer = p.sweep.layer[l];
-  for (int64_t k = 0; p.weight[l] != nullptr && k < layer.n_in; ++k) {
+  for (int64_t k = 0; p.weight[l] != nullptr && k < layer.n_in; k += kLanes<T>) {
     const T* from = memory + slot.weight.get()[l] + (k / kPanel<T> * layer.n_out + m) * kPanel<T> + k % kPanel<T>;
-    T sum = 0;
-    for (int s = 0; s < slots; ++s) sum += from[s * slot.total];
-    p.weight[l][m * layer.n_in + k] = sum * layer.weight_jacobian;
+    Vec<T> sum{};
+    for (int s = 0; s < slots; ++s) sum += load<T>(from + s * slot.total);
+    T* to = p.weight[l] + m * layer.n_in + k;
+    if (layer.n_in - k >= kLanes<T>) store<T>(to, sum * layer.weight_jacobian);
+    else store_partial<T>(to, sum * layer.weight_jacobian, static_cast<int>(layer.n_in - k));
   }
   if (p.bias[l] == nullptr) return;
   T sum = 0;
