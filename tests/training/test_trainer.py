@@ -108,7 +108,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, own_optimi
     trainer = trainer_of(broken, seed=3, weights=weights(), **options(broken))
     trainer.fit(6, **FIT)
     trainer.save(tmp_path / "deep" / "checkpoint.pt")
+    saved = trainer.weights.state_dict()
     trainer = ntk.Trainer.resume(tmp_path / "deep" / "checkpoint.pt", PROBLEM, resumed, **options(resumed))
+    for field in ("lam", "traces"):
+        assert saved[field] and trainer.weights.state_dict()[field] == saved[field]
     history = trainer.fit(8, **FIT)
     assert equal(whole, resumed)
     for field in ("loss", "weights", "trace"):

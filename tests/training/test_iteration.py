@@ -1,0 +1,99 @@
+"""One iteration: its gradient is that of the weighted loss with sources and targets, its traces those of the rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import ntkfast as ntk
+from ntkfast.training.iteration import Iteration, Kind
+from ntkfast.training.step import Layout
+
+D = ntk.Box(t=(0, 1), x=(0, 1))
+PROBLEM = ntk.Problem(
+    D,
+    {
+        "sourced": ntk.Condition(D, lambda u, at: u.d(t=1) - 3 * at.t * u + at.x**2, lambda at: at.t * at.x, n=9),
+        "start": ntk.Condition(D.at(t=0), lambda u: {"u": u, "ut": u.d(t=1)}, {"u": 0.5}, n=5),
+        "cubic": ntk.Condition(D, lambda u, at: u.d(x=2) + u**3 - at.x, 2.0, n=4, group="u"),
+    },
+)
+LINEAR = ntk.Problem(D, {name: PROBLEM.conditions[name] for name in ("sourced", "start")})
+SIZES = {"sourced": 9, "start": 5, "cubic": 4}
+TRACES, RENEWS = Kind(traces=True), Kind(traces=True, renews=True)
+
+
+def iteration_of(
+    problem: ntk.Problem, weights: ntk.NTKWeights | None = None, lam: list[float] | None = None
+) -> Iteration:
+    torch.manual_seed(0)
+    net = ntk.MLP([2, 7, 6, 1], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    layout = Layout(problem, {name: SIZES[name] for name in problem.conditions}, net, generator)
+    start = torch.tensor(lam or [1.0] * len(layout.groups), dtype=torch.float64)
+    return Iteration(net, layout, weights, start, torch.optim.SGD(net.parameters(), 0.1), generator)
+
+
+def expected(iteration: Iteration, batch, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses, the flat gradient and the traces by group, from the definitions."""
+    layout, net = iteration.layout, iteration.net
+    losses, traces, start = torch.zeros(len(layout.groups)).double(), torch.zeros(len(layout.groups)).double(), 0
+    gradient = torch.zeros(sum(p.numel() for p in net.parameters())).double()
+    for name, (points, residual) in batch.groups.items():
+        rows = ntk.reference.rows(net, points, residual).detach().reshape(len(points), -1)
+        jacobian = ntk.reference.jacobian(net, points, residual).reshape(*rows.shape, -1)
+        rows = rows - batch.targets[start : start + rows.numel()].view_as(rows)
+        start += rows.numel()
+        for j, group in enumerate(layout.component_groups[name]):
+            k = layout.groups.index(group)
+            losses[k] += rows[:, j].square().mean()
+            traces[k] += jacobian[:, j].square().sum()
+            gradient += 2 * lam[k] / len(rows) * rows[:, j] @ jacobian[:, j]
+    return losses, gradient, traces
+
+
+@pytest.mark.parametrize("problem", [LINEAR, PROBLEM], ids=["linear", "nonlinear"])
+def test_losses_gradient_and_traces_are_those_of_the_definitions(problem: ntk.Problem) -> None:
+    iteration = iteration_of(problem, lam=[3.0, 0.5, 2.0])
+    batch = iteration.draw()
+    assert batch.targets is not None
+    losses, gradient, traces = expected(iteration, batch, iteration.lam)
+    found = iteration.gradient(batch, TRACES)
+    actual = torch.cat([p.grad.flatten() for p in iteration.net.parameters()])
+    assert (actual - gradient).norm() <= 1e-10 * gradient.norm()
+    assert torch.allclose(found.losses, losses, rtol=1e-10, atol=0)
+    assert torch.allclose(found.traces, traces, rtol=1e-10, atol=0)
+    rows = torch.tensor([iteration.layout.rows[group] for group in iteration.layout.groups])
+    assert torch.allclose(found.means, traces / rows, rtol=1e-10, atol=0)
+    assert iteration.gradient(batch, Kind()).traces is None
+
+
+def test_a_look_finds_the_same_and_touches_no_gradient() -> None:
+    iteration = iteration_of(PROBLEM)
+    batch = iteration.draw()
+    seen = iteration.look(batch)
+    assert all(p.grad is None for p in iteration.net.parameters())
+    found = iteration.gradient(batch, TRACES)
+    for name in ("losses", "traces", "means"):
+        assert torch.allclose(getattr(seen, name), getattr(found, name), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("normalize", ["mean", "sum"])
+def test_new_weights_are_ratios_of_traces_or_of_their_means(normalize: str) -> None:
+    iteration = iteration_of(LINEAR, ntk.NTKWeights(normalize=normalize))
+    found = iteration.gradient(iteration.draw(), RENEWS)
+    iteration.renew(found)
+    used = found.means if normalize == "mean" else found.traces
+    assert torch.allclose(iteration.lam, used.sum() / used, rtol=1e-12, atol=0)
+    assert torch.allclose(iteration._pull, iteration.layout.pull(iteration.lam), rtol=1e-12, atol=0)
+
+
+def test_a_trace_on_fresh_points_is_divided_by_their_number() -> None:
+    """A kernel of u alone at t = 0: its mean trace hardly depends on how many points it is taken on."""
+    own, fresh = (iteration_of(LINEAR, ntk.NTKWeights(points=p)) for p in (None, {"u": 500}))
+    assert own.layout.groups == fresh.layout.groups
+    k = own.layout.groups.index("u")
+    few, many = (i.gradient(i.draw(), RENEWS) for i in (own, fresh))
+    assert float(many.traces[k] / few.traces[k]) == pytest.approx(100, rel=0.2)
+    assert float(many.means[k] / few.means[k]) == pytest.approx(1, rel=0.2)
