@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def pytest_collection_modifyitems(items):
     """torch.func warns about its own use of torch.jit.script; that is not ours to mend."""
-    ignore = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+    ignore = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(ignore)
