@@ -1,4 +1,4 @@
-"""What the sides of a benchmark are compared with: the unfused formulas in float64, which the tests hold to autograd."""
+"""What the sides of a benchmark are held to: the unfused formulas in float64, which the tests hold to autograd."""
 
 from __future__ import annotations
 

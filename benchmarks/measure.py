@@ -33,17 +33,16 @@ class Timing:
     low: float
     quartiles: tuple[float, float]
     runs: int
-    cores: float  # processor time over wall time
+    cores: float | None  # processor time over wall time
 
     def __str__(self) -> str:
         return f"{1e3 * self.median:.3g} ms [{1e3 * self.quartiles[0]:.3g}, {1e3 * self.quartiles[1]:.3g}]"
 
 
-def _timing(seconds: list[float], processor: float, wall: float) -> Timing:
+def timing_of(seconds: list[float], cores: float | None = None) -> Timing:
+    """Median and spread of measured seconds."""
     quartiles = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 3
-    return Timing(
-        statistics.median(seconds), min(seconds), (quartiles[0], quartiles[2]), len(seconds), processor / wall
-    )
+    return Timing(statistics.median(seconds), min(seconds), (quartiles[0], quartiles[2]), len(seconds), cores)
 
 
 def in_turn(
@@ -75,14 +74,12 @@ def in_turn(
                 if first[name] < SLOW:
                     side()
                 start, used = time.perf_counter(), time.process_time()
-                seconds[name] += [
-                    seconds_of(side, device) for _ in range(burst if first[name] < SLOW else 1)
-                ]
+                seconds[name] += [seconds_of(side, device) for _ in range(burst if first[name] < SLOW else 1)]
                 processor[name] += time.process_time() - used
                 wall[name] += time.perf_counter() - start
     finally:
         gc.enable()
-    return {name: _timing(seconds[name], processor[name], wall[name]) for name in sides}
+    return {name: timing_of(seconds[name], processor[name] / wall[name]) for name in sides}
 
 
 def seconds_of(side: Callable[[], object], device: Device = "cpu") -> float:

@@ -1,4 +1,4 @@
-"""The sides of a benchmark on a GPU: each is verified as it is added; what cannot run is left out, and the reason kept."""
+"""The sides of a benchmark on a GPU: each is verified as it is added; what cannot run is left out, with the reason."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ class Sides:
         else:
             self.missing[name + IN_GRAPH] = f"expected a CUDA device for a CUDA graph, got {self.device}"
 
-    def record(
-        self, size: Mapping[str, object], rounds: int = ROUNDS, repeats: int = REPEATS, **more: object
-    ) -> dict:
+    def record(self, size: Mapping[str, object], rounds: int = ROUNDS, repeats: int = REPEATS, **more: object) -> dict:
         """Time all sides in turn; seconds, errors, peak memory and what is missing, ready for JSON."""
         peaks = {
             name: measure.peak_bytes(call, self.device)
@@ -70,6 +68,6 @@ class Sides:
 
 
 def _reason(error: Exception) -> str:
-    """The kind of an error and the first line of what it says."""
+    """The kind of an error and the first lines of what it says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+    return f"{type(error).__name__}: {' '.join(lines[:3]) or 'no message'}"[:300]

@@ -8,6 +8,7 @@ become one program. Three ways to write the second derivatives; the fastest one 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -87,8 +88,9 @@ def functional(
 def compiled(step: Callable[[], Step], options: Mapping[str, object]) -> Callable[[], Step]:
     """``torch.compile`` of a step, whole or not at all; called once, so that it is compiled when this returns."""
     _materialise_zeros()
-    torch.compiler.reset()
-    call = torch.compile(step, fullgraph=True, dynamic=False, **options)
+    # What was compiled is kept with the code: with code of its own a step looks through no other step's programs.
+    own = FunctionType(step.__code__.replace(), step.__globals__, step.__name__, None, step.__closure__)
+    call = torch.compile(own, fullgraph=True, dynamic=False, **options)
     call()
     return call
 
