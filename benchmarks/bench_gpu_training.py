@@ -62,7 +62,8 @@ def iterations(
             raise ValueError(f"expected {name} to train, got a loss of {loss}")
     timings = {name: measure.timing_of(values) for name, values in seconds.items()}
     size = {"width": width, "iterations": count, "batch": 300}
-    return measure.comparison(size, timings, losses=losses, device=str(device))
+    eager = {name: made.eager_because for name, made in trainers.items()}  # None where iterations are CUDA graphs
+    return measure.comparison(size, timings, losses=losses, eager_because=eager, device=str(device))
 
 
 def whole_run(device: Device, arguments: Iterable[str] = ("--preset", "paper")) -> dict:

@@ -29,9 +29,18 @@ class Captured:
                 call()
         before.wait_stream(stream)
         torch.cuda.synchronize()
+        broken: Exception | None = None
         try:
             with torch.cuda.graph(self.graph, stream=stream):
-                self.result = call()
+                try:
+                    self.result = call()
+                except Exception as error:
+                    broken = error
+                    raise
+        except Exception:
+            if broken is not None:
+                raise broken from None  # the end of the capture complains too, and says less
+            raise
         finally:
             torch.cuda.set_stream(before)  # a capture that fails leaves its own stream behind as the current one
 

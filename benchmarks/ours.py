@@ -153,14 +153,12 @@ def contraction(net: nn.Module, points: Tensor, residual, method: str) -> tuple[
 
 
 def gram_flops(net: nn.Sequential, n: int, channels: int = 4) -> int:
-    """Flops of the paths that a symmetric gram takes, one triangle; on a GPU all are structured (csrc/cuda/gram.h)."""
+    """Flops of the paths that a symmetric gram takes, one triangle."""
     from ntkfast.cost import gram_cost, gram_paths
 
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
     widths = [layers[0].in_features, *(layer.out_features for layer in layers)]
-    on_gpu = layers[0].weight.is_cuda
-    paths = ("structured",) * len(layers) if on_gpu else gram_paths(widths, channels, n)
-    shapes = zip(paths, widths[:-1], widths[1:], strict=True)
+    shapes = zip(gram_paths(widths, channels, n), widths[:-1], widths[1:], strict=True)
     return 2 * sum(gram_cost(path, n_in, n_out, channels, n) for path, n_in, n_out in shapes)
 
 

@@ -3,7 +3,7 @@
 #
 #   scripts/cuda_torch.sh FOLDER [TORCH] [PYTEST ARGUMENTS...]
 #
-# FOLDER   of the virtual environment, made if it does not exist and kept: about 7 GB. Remove it when done.
+# FOLDER   of the virtual environment, made if it does not exist and kept: about 6 GB. Remove it when done.
 # TORCH    what pip is asked for, default "torch==2.14.*". Which builds a version has is up to the package index: the
 #          script stops where a CPU build came.
 # Others   go to pytest, default: all tests.

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,3 +162,46 @@ def test_table_of_tiny_results(top):
     assert any(
         "trace 500x300: ntkfast, CUDA graph: expected a CUDA device" in line for line in tables.left_out(measurements)
     )
+
+
+def test_a_gpu_is_timed_by_its_events_from_idle_to_idle(monkeypatch):
+    log, measure = [], load("measure")
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            log.append("record")
+
+        def synchronize(self):
+            log.append("wait")
+
+        def elapsed_time(self, end):
+            return 250.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: log.append("idle"))
+    assert measure.seconds_of(lambda: log.append("call"), "cuda") == 0.25
+    assert log == ["idle", "record", "call", "record", "wait"]
+
+
+def test_peak_is_what_a_call_needs_beyond_what_was_there(monkeypatch):
+    measure, held = load("measure"), [100]
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.append(100))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: max(held))
+    assert measure.peak_bytes(lambda: held.append(130), "cuda") == 30
+
+
+def test_the_machine_names_its_gpu(monkeypatch):
+    machine = load("machine")
+    properties = {"name": "a GPU", "major": 9, "minor": 0, "multi_processor_count": 132, "total_memory": 2**37}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(**properties))
+    found = machine.describe("cuda")
+    assert found["gpu"] == "a GPU" and found["capability"] == "9.0" and found["gpu_memory_gib"] == 128.0
+    assert found["tf32"] is False and "driver" in found
+    properties["clock_rate"] = 1_980_000
+    assert load("floors")._nominal("cuda", "float32") == pytest.approx(66.9e12, rel=1e-3)
+    json.dumps(found, allow_nan=False)

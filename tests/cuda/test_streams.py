@@ -1,4 +1,4 @@
-"""On a CUDA device operators run on torch's current stream and device, can be captured, and report errors when asked."""
+"""On a CUDA device operators run on torch's current stream and device, can be captured, and tell errors when asked."""
 
 from __future__ import annotations
 
