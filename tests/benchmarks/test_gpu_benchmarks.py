@@ -59,7 +59,7 @@ def test_gram(top, dtype):
 
 
 def test_step_with_compiled_rivals(top):
-    rows, compilers = {"u": 4, "ut": 3, "r": 5}, {"one": {"backend": "aot_eager"}, "two": {"backend": "eager"}}
+    rows, compilers = {"u": 4, "ut": 3, "r": 5}, {"one": {"backend": "eager"}, "two": {"backend": "eager"}}
     record = load("bench_gpu_step").compare(6, "cpu", top, rows, compilers, **QUICK)
     ways = [f"compiled, {way}, one" for way in ("forward-mode", "reverse-mode", "mixed")]
     nested = [f"nested autograd, {way}" for way in ("separate", "packed", "forward-mode")]
