@@ -106,14 +106,16 @@ def test_the_same_in_a_captured_graph() -> None:
     """Replayed on other points in the same memory: a whole step, sweeps and contractions, and no bit differs."""
     net = randomized(mlp(nn.Tanh)).to("cuda", torch.float32)
     groups = {name: (x.cuda(), residual) for name, (x, residual) in wave_groups(12, torch.float32).items()}
-    buffers = ntk.Workspace()
+    buffers, others = ntk.Workspace(), ntk.Workspace()
 
     def step() -> list[Tensor]:
         f = ntk.factors(net, groups, workspace=buffers)
         with torch.no_grad():
             rows = f.rows
         traces = ntk.trace(net, groups)
-        return [rows, f.gram(), *f.trace().values(), *f.vjp(rows).values(), *traces.values()]
+        results = [rows, f.gram(), *f.trace().values(), *f.vjp(rows).values(), *traces.values()]
+        found = ntk.loss_gradient(net, groups, traces=True, workspace=others)
+        return [*results, *found.losses.values(), *found.gradient.values(), *(found.traces or {}).values()]
 
     before, side = torch.cuda.current_stream(), torch.cuda.Stream()
     side.wait_stream(before)
