@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 import time
 from pathlib import Path
 
 import torch
+from setting import Device
 
 
 def _read(path: str) -> str:
@@ -74,8 +76,34 @@ def quiet(limit: float, patience: float) -> float:
     return running
 
 
-def describe() -> dict:
-    """Machine and versions of this process, ready for JSON."""
+def _driver() -> str | None:
+    match = re.search(r"Kernel Module\D*?\s+([\d.]+)", _read("/proc/driver/nvidia/version"))
+    if match:
+        return match.group(1)
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
+
+
+def gpu(device: Device) -> dict:
+    """A CUDA device, and the versions that its figures depend on."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+    }
+
+
+def describe(device: Device = "cpu") -> dict:
+    """Machine and versions of this process, ready for JSON; with a CUDA device those of the device too."""
     mkl = re.search(r"oneAPI Math Kernel Library Version ([\w.]+)", torch.__config__.show())
     dnn = re.search(r"MKL-DNN v([\w.]+)", torch.__config__.show())
     return {
@@ -90,4 +118,5 @@ def describe() -> dict:
         "mkl": mkl.group(1) if mkl else None,
         "onednn": dnn.group(1) if dnn else None,
         **_library(),
+        **(gpu(device) if torch.device(device).type == "cuda" else {}),
     }

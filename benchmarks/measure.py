@@ -2,6 +2,9 @@
 
 A side that takes milliseconds follows one that takes seconds and has emptied the caches, so each turn starts with an
 untimed call and times a burst. Medians are compared; quartiles and cores in use show how quiet the machine was.
+
+On a GPU a call is timed between two events on the current stream, from an idle device to an idle device: what the host
+takes to launch counts, as it does for whoever waits for the result.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
+from setting import Device
 from torch import Tensor
 
 SLOW = 0.2  # seconds: above it a call warms itself, and few repeats suffice
@@ -29,21 +33,23 @@ class Timing:
     low: float
     quartiles: tuple[float, float]
     runs: int
-    cores: float  # processor time over wall time
+    cores: float | None  # processor time over wall time
 
     def __str__(self) -> str:
         return f"{1e3 * self.median:.3g} ms [{1e3 * self.quartiles[0]:.3g}, {1e3 * self.quartiles[1]:.3g}]"
 
 
-def _timing(seconds: list[float], processor: float, wall: float) -> Timing:
+def timing_of(seconds: list[float], cores: float | None = None) -> Timing:
+    """Median and spread of measured seconds."""
     quartiles = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 3
-    return Timing(
-        statistics.median(seconds), min(seconds), (quartiles[0], quartiles[2]), len(seconds), processor / wall
-    )
+    return Timing(statistics.median(seconds), min(seconds), (quartiles[0], quartiles[2]), len(seconds), cores)
 
 
 def in_turn(
-    sides: Mapping[str, Callable[[], object]], rounds: int = SLOW_REPEATS, repeats: int | None = None
+    sides: Mapping[str, Callable[[], object]],
+    rounds: int = SLOW_REPEATS,
+    repeats: int | None = None,
+    device: Device = "cpu",
 ) -> dict[str, Timing]:
     """Time every side, a burst of each per round.
 
@@ -51,11 +57,12 @@ def in_turn(
         sides: what to call, by name.
         rounds: how often the turn goes round; a slow side is called once a round.
         repeats: calls of a fast side in all; default 21.
+        device: where the sides compute.
 
     Returns:
         One ``Timing`` per side, in the same order.
     """
-    first = {name: _seconds(side) for name, side in sides.items()}
+    first = {name: seconds_of(side, device) for name, side in sides.items()}
     burst = math.ceil((repeats or FAST_REPEATS) / rounds)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     processor, wall = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0.0)
@@ -67,33 +74,68 @@ def in_turn(
                 if first[name] < SLOW:
                     side()
                 start, used = time.perf_counter(), time.process_time()
-                seconds[name] += [_seconds(side) for _ in range(burst if first[name] < SLOW else 1)]
+                seconds[name] += [seconds_of(side, device) for _ in range(burst if first[name] < SLOW else 1)]
                 processor[name] += time.process_time() - used
                 wall[name] += time.perf_counter() - start
     finally:
         gc.enable()
-    return {name: _timing(seconds[name], processor[name], wall[name]) for name in sides}
+    return {name: timing_of(seconds[name], processor[name] / wall[name]) for name in sides}
 
 
-def _seconds(side: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds_of(side: Callable[[], object], device: Device = "cpu") -> float:
+    """Seconds of one call, by the clock of the device."""
+    if torch.device(device).type != "cuda":
+        start = time.perf_counter()
+        side()
+        return time.perf_counter() - start
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    begin.record()
     side()
-    return time.perf_counter() - start
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
 
 
-def fastest(candidates: Mapping[str, Callable[[], object]]) -> str:
-    """The name of the fastest way to write a rival; fast ones are tried a few times, slow ones once."""
+def fastest(candidates: Mapping[str, Callable[[], object]], device: Device = "cpu") -> str:
+    """The name of the fastest way to write a rival; fast ones are tried a few times, slow ones once.
+
+    On a GPU one that does not fit its memory is none, and each is called once before it is timed.
+
+    Raises:
+        ValueError: none of them fits.
+    """
     best: dict[str, float] = {}
     for name, candidate in candidates.items():
-        best[name] = _seconds(candidate)
-        if best[name] < 2 * SLOW:
-            best[name] = min(_seconds(candidate) for _ in range(4))
+        try:
+            if torch.device(device).type == "cuda":
+                candidate()
+            best[name] = seconds_of(candidate, device)
+            if best[name] < 2 * SLOW:
+                best[name] = min(seconds_of(candidate, device) for _ in range(4))
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    if not best:
+        raise ValueError(f"expected one of {tuple(candidates)} to fit the memory of {device}, got none")
     return min(best, key=best.__getitem__)
 
 
+def peak_bytes(call: Callable[[], object], device: Device) -> int | None:
+    """Most memory of torch's allocator on a GPU during one call, beyond what it held before; None elsewhere."""
+    if torch.device(device).type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    """‖got − expected‖ / ‖expected‖ in float64."""
-    a, b = got.detach().double().flatten(), expected.detach().double().flatten()
+    """‖got − expected‖ / ‖expected‖ in float64, on the device of the first."""
+    a = got.detach().double().flatten()
+    b = expected.detach().to(a.device, torch.float64).flatten()
     if a.shape != b.shape:
         raise ValueError(f"expected {tuple(expected.shape)} numbers, got {tuple(got.shape)}")
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))

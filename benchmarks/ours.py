@@ -32,6 +32,13 @@ def trace(net: nn.Module, points: Tensor, memory: str | None = None) -> Tensor:
     return ntk.trace(net, points, residuals()["r"], memory=memory)
 
 
+def traces(net: nn.Module, points: dict[str, Tensor]) -> dict[str, Tensor]:
+    """tr K of the groups of the wave problem, one sweep for all of them."""
+    import ntkfast as ntk
+
+    return ntk.trace(net, {name: (x, residuals()[name]) for name, x in points.items()})
+
+
 def diag(net: nn.Module, points: Tensor) -> Tensor:
     """K_ii of the wave residual, (n,)."""
     import ntkfast as ntk
@@ -76,6 +83,23 @@ def step(
     groups = {name: (x, residuals()[name]) for name, x in points.items()}
     found = ntk.loss_gradient(net, groups, weights, traces=traces, out=gradients(net), workspace=workspace())
     return sum(weights[name] * loss for name, loss in found.losses.items()), list(found.gradient.values())
+
+
+def prepared_step(
+    net: nn.Module, points: dict[str, Tensor], weights: dict[str, float], traces: bool
+) -> Callable[[], tuple[Tensor, list[Tensor], dict[str, Tensor]]]:
+    """A call of the step with memory of its own, as a captured graph needs it; it returns the traces too."""
+    import ntkfast as ntk
+
+    groups = {name: (x, residuals()[name]) for name, x in points.items()}
+    buffers, out = ntk.Workspace(), {name: torch.empty_like(p) for name, p in net.named_parameters()}
+
+    def call():
+        found = ntk.loss_gradient(net, groups, weights, traces=traces, out=out, workspace=buffers)
+        loss = sum(weights[name] * loss for name, loss in found.losses.items())
+        return loss, list(found.gradient.values()), found.traces or {}
+
+    return call
 
 
 def step_traces(net: nn.Module, points: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,6 +150,16 @@ def contraction(net: nn.Module, points: Tensor, residual, method: str) -> tuple[
         return out
 
     return call, flops
+
+
+def gram_flops(net: nn.Sequential, n: int, channels: int = 4) -> int:
+    """Flops of the paths that a symmetric gram takes, one triangle."""
+    from ntkfast.cost import gram_cost, gram_paths
+
+    layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+    widths = [layers[0].in_features, *(layer.out_features for layer in layers)]
+    shapes = zip(gram_paths(widths, channels, n), widths[:-1], widths[1:], strict=True)
+    return 2 * sum(gram_cost(path, n_in, n_out, channels, n) for path, n_in, n_out in shapes)
 
 
 def operator(net: nn.Module, points: Tensor):

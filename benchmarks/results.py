@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import machine
+from setting import Device
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -16,11 +17,11 @@ def wanted() -> bool:
     return os.environ.get("NTKFAST_BENCH_WRITE") == "1"
 
 
-def write(name: str, content: dict) -> Path:
+def write(name: str, content: dict, device: Device = "cpu") -> Path:
     """Replace ``results/<name>.json`` in one step: a reader sees the old file or the new one."""
     FOLDER.mkdir(exist_ok=True)
     path, draft = FOLDER / f"{name}.json", FOLDER / f".{name}.{os.getpid()}.tmp"
-    draft.write_text(json.dumps({"machine": machine.describe(), **content}, indent=1, default=float) + "\n")
+    draft.write_text(json.dumps({"machine": machine.describe(device), **content}, indent=1, default=float) + "\n")
     os.replace(draft, path)
     return path
 
@@ -38,3 +39,16 @@ def record(name: str, key: str, measurement: dict) -> None:
     before = read(name)
     kept = before.get("measurements", {}) if before.get("machine") == machine.describe() else {}
     write(name, {"measurements": {**kept, key: measurement}})
+
+
+def keep(name: str, section: str, key: str, measurement: dict, device: Device) -> None:
+    """Add one measurement to a section of ``results/<name>.json``; those of another machine or version are dropped.
+
+    For benchmarks that are run for this file alone: they write it unless ``NTKFAST_BENCH_WRITE=0``.
+    """
+    if os.environ.get("NTKFAST_BENCH_WRITE") == "0":
+        return
+    before, here = read(name), json.loads(json.dumps(machine.describe(device), default=float))
+    sections = before.get("measurements", {}) if before.get("machine") == here else {}
+    kept = {**sections, section: {**sections.get(section, {}), key: measurement}}
+    write(name, {"measurements": kept}, device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +11,21 @@ SIZES = ((500, 300), (256, 1024), (128, 4096), (50, 300))  # (width, points)
 STEP_ROWS = {"u": 300, "ut": 100, "r": 300}
 THREADS = 2
 
+Device = torch.device | str
+
 
 def network(
-    width: int, hidden: int = 3, dtype: torch.dtype = torch.float32, seed: int = 0, inputs: int = 2
+    width: int,
+    hidden: int = 3,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    inputs: int = 2,
+    device: Device = "cpu",
 ) -> nn.Sequential:
-    """A plain ``nn.Sequential`` with Glorot normal weights and small biases, so that no term is zero by chance."""
+    """A plain ``nn.Sequential`` with Glorot normal weights and small biases, so that no term is zero by chance.
+
+    Drawn on the CPU: the same numbers on every device.
+    """
     generator = torch.Generator().manual_seed(seed)
     sizes = [inputs, *[width] * hidden, 1]
     layers: list[nn.Module] = []
@@ -23,18 +35,22 @@ def network(
             linear.weight.normal_(0.0, (2.0 / (fan_in + fan_out)) ** 0.5, generator=generator)
             linear.bias.normal_(0.0, 0.1, generator=generator)
         layers += [linear, nn.Tanh()]
-    return nn.Sequential(*layers[:-1]).to(dtype)
+    return nn.Sequential(*layers[:-1]).to(device, dtype)
 
 
-def points(n: int, dtype: torch.dtype = torch.float32, seed: int = 1, columns: int = 2) -> Tensor:
-    """Uniform points of the unit cube, (n, columns)."""
+def points(
+    n: int, dtype: torch.dtype = torch.float32, seed: int = 1, columns: int = 2, device: Device = "cpu"
+) -> Tensor:
+    """Uniform points of the unit cube, (n, columns), the same on every device."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(n, columns, dtype=torch.float64, generator=generator).to(dtype)
+    return torch.rand(n, columns, dtype=torch.float64, generator=generator).to(device, dtype)
 
 
-def step_points(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """The points of a training step: 300 of values, 100 of velocities, 300 of the interior."""
-    return {name: points(n, dtype, seed) for seed, (name, n) in enumerate(STEP_ROWS.items(), start=2)}
+def step_points(
+    dtype: torch.dtype = torch.float32, rows: Mapping[str, int] = STEP_ROWS, device: Device = "cpu"
+) -> dict[str, Tensor]:
+    """The points of a training step: 300 of values, 100 of velocities, 300 of the interior, unless told otherwise."""
+    return {name: points(n, dtype, seed, device=device) for seed, (name, n) in enumerate(rows.items(), start=2)}
 
 
 def linears(net: nn.Sequential) -> list[nn.Linear]:

@@ -1,4 +1,4 @@
-"""The README's speed table, made from ``results/main.json`` between two markers.
+"""The README's speed tables, made from ``results/main.json`` and ``results/gpu.json``, each between two markers.
 
 * ``python benchmarks/tables.py``: rewrite it.
 * ``python benchmarks/tables.py --check``: say whether it is up to date.
@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+import gpu_tables
 import results
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
@@ -64,16 +65,24 @@ def _footer(content: dict) -> str:
     return text
 
 
-def insert(text: str, table: str) -> str:
+def insert(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """The text with what stands between the markers replaced.
 
     Raises:
         ValueError: the markers are missing or in the wrong order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"expected {BEGIN} and then {END}, once each")
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"expected {begin} and then {end}, once each")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+
+
+def insert_all(text: str, main: dict, gpu: dict) -> str:
+    """The README with the table of the processor, and that of the GPU where there are figures and a place for them."""
+    text = insert(text, speed_table(main))
+    if gpu and gpu_tables.BEGIN in text:
+        text = insert(text, gpu_tables.gpu_table(gpu), gpu_tables.BEGIN, gpu_tables.END)
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("there is no results/main.json yet; run `python benchmarks/must_show.py`", file=sys.stderr)
         return 2
     before = README.read_text(encoding="utf-8")
-    after = insert(before, speed_table(content))
+    after = insert_all(before, content, results.read("gpu"))
     if args.check:
         print("up to date" if before == after else "out of date: run `python benchmarks/tables.py`")
         return int(before != after)

@@ -273,11 +273,13 @@ def check_names(owner: str, coordinates: Sequence[str], columns: Mapping[str, An
 
 
 def check_finite(residual: Residual, points: Tensor) -> None:
-    """Refuse NaN and infinite points; this waits for the device.
+    """Refuse NaN and infinite points; this waits for the device, so a step that is being captured is not looked at.
 
     Raises:
         ValueError: names the first row that is not finite.
     """
+    if points.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
     # A finite sum rules out NaN and infinity in one pass; only another one, which may be overflow, needs a second look.
     if not math.isfinite(points.detach().sum()) and not bool(points.detach().isfinite().all()):
         bad = int((~points.detach().isfinite().all(1)).nonzero()[0, 0])

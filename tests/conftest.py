@@ -12,7 +12,7 @@ from cases import CASES, Case, Problem
 
 def pytest_configure(config: pytest.Config) -> None:
     # torch.func's forward mode scripts a few of its own decompositions at first use.
-    config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is")
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])

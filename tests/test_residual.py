@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ntkfast.residual import Residual, check_points, residual, value
+from ntkfast.residual import Residual, check_finite, check_points, residual, value
 
 
 @residual("t", "x")
@@ -100,6 +100,17 @@ def test_check_points_accepts_large_numbers_and_no_points():
     check_points(wave, torch.full((10, 2), 3e38))
     check_points(wave, torch.zeros(0, 2))
     check_points(value, torch.zeros(4, 784))
+
+
+def test_captured_points_are_not_looked_at(monkeypatch):
+    class Captured:
+        is_cuda = True
+
+        def detach(self):
+            raise AssertionError("a captured step waits for nothing")
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    check_finite(wave, Captured())
 
 
 def test_check_points_can_leave_the_numbers_alone():

@@ -19,7 +19,7 @@ def tables(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    for name in ("results", "machine"):
+    for name in ("results", "machine", "gpu_tables", "setting"):
         sys.modules.pop(name, None)
 
 
@@ -49,7 +49,9 @@ def test_readme_is_in_step_with_the_results(tables):
         pytest.skip(
             "README.md has no speed table yet" if path.exists() else "benchmarks/results/main.json does not exist yet"
         )
-    assert tables.insert(text, tables.speed_table(json.loads(path.read_text()))) == text
+    gpu = BENCHMARKS / "results" / "gpu.json"
+    figures = json.loads(gpu.read_text()) if gpu.exists() else {}
+    assert tables.insert_all(text, json.loads(path.read_text()), figures) == text
 
 
 def test_table_states_times_ratios_and_machine(tables):
@@ -64,6 +66,42 @@ def test_insert_replaces_only_what_is_between_the_markers(tables):
     once = tables.insert(text, "new")
     assert once == f"above\n{tables.BEGIN}\nnew\n{tables.END}\nbelow\n"
     assert tables.insert(once, "new") == once
+
+
+GPU = {
+    "machine": {"torch": "2.11.0", "gpu": "a GPU", "driver": "1", "cuda": "13.0"},
+    "measurements": {
+        "trace": {
+            "500x300": {
+                "size": {"width": 500, "n": 300, "groups": 3},
+                "seconds": {
+                    "ntkfast": timing(5e-4),
+                    "ntkfast, CUDA graph": timing(2e-4),
+                    "unfused": timing(1e-3),
+                    "torch.func": timing(0.05),
+                    "torch.func, CUDA graph": timing(0.04),
+                },
+                "shares": {"ntkfast, CUDA graph": {"share_of_floor": 0.25}},
+            }
+        },
+    },
+}
+
+
+def test_table_of_the_gpu_stands_where_the_readme_has_a_place_for_it(tables):
+    gpu = tables.gpu_tables
+    text = f"{tables.BEGIN}\n{tables.END}\n"
+    assert tables.insert_all(text, CONTENT, GPU) == tables.insert(text, tables.speed_table(CONTENT))
+    both = tables.insert_all(text + f"{gpu.BEGIN}\n{gpu.END}\n", CONTENT, GPU)
+    cells = ["0.5 ms", "0.2 ms", "1 ms (unfused), 5.0×", "40 ms (torch.func, CUDA graph), 200×", "25 %"]
+    assert f"| traces of three groups | width 500, N = 300 each of 3 | {' | '.join(cells)} |" in both.splitlines()
+    assert "a GPU, driver 1, CUDA 13.0, torch 2.11.0" in both
+
+
+def test_required_figures_of_the_gpu(tables):
+    ours, ratio = tables.gpu_tables.required(GPU["measurements"])
+    assert ours == ("traces, width 500", "≤ 0.4 ms", "0.2 ms", True)
+    assert ratio == ("traces, width 500, over torch.func", "≥ 100×", "250×", True)
 
 
 @pytest.mark.parametrize("text", ["", "<!-- speed:begin -->", "<!-- speed:end --> <!-- speed:begin -->"])

@@ -4,4 +4,5 @@
 * ``per_row``: one ``backward`` per residual row.
 * ``unfused``: the formulas of the native core (collapsed jets, pull-back, factors), one torch call per step of them.
 * ``autograd_step``: a training step whose derivatives are nested calls of autograd.
+* ``compiled_step``: that step for ``torch.compile``.
 """

@@ -32,7 +32,7 @@ def output(parameters: Parameters, x: Tensor) -> Tensor:
 
 def wave(parameters: Parameters, x: Tensor, mode: str = MODES[0]) -> Tensor:
     """u_tt − c² u_xx at one point."""
-    e_t, e_x = torch.eye(2, dtype=x.dtype)
+    e_t, e_x = torch.eye(2, dtype=x.dtype, device=x.device)
 
     def u(y: Tensor) -> Tensor:
         return output(parameters, y)
@@ -46,7 +46,7 @@ def wave(parameters: Parameters, x: Tensor, mode: str = MODES[0]) -> Tensor:
 
 def velocity(parameters: Parameters, x: Tensor, mode: str = MODES[0]) -> Tensor:
     """u_t at one point."""
-    e_t = torch.eye(2, dtype=x.dtype)[0]
+    e_t = torch.eye(2, dtype=x.dtype, device=x.device)[0]
     return jvp(lambda y: output(parameters, y), (x,), (e_t,))[1]
 
 
@@ -85,7 +85,7 @@ def trace(
     net: nn.Sequential, points: Tensor, residual: Residual = wave, mode: str = MODES[0], chunk: int = 64
 ) -> Tensor:
     """tr K: squared norm of the Jacobian, chunk by chunk."""
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=points.device)
     for rows in _jacobians(parameters_of(net), points, residual, mode, chunk):
         for j in rows:
             flat = j.flatten()
@@ -131,12 +131,18 @@ def operator(net: nn.Sequential, points: Tensor, mode: str = MODES[0]) -> Callab
     return apply
 
 
-def candidates(kernel: Callable[..., Tensor], net: nn.Sequential, points: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Every mode and a few chunk sizes: the Jacobian of a chunk takes about 8, 32 or 128 MB."""
+def options(net: nn.Module, n: int, megabytes: tuple[int, ...] = (8, 32, 128)) -> dict[str, dict]:
+    """Every mode and a few chunk sizes, by the megabytes that the Jacobian of a chunk takes."""
     row = sum(p.numel() * p.element_size() for p in net.parameters())
-    chunks = sorted({min(len(points), max(8, (megabytes << 20) // row)) for megabytes in (8, 32, 128)})
+    chunks = sorted({min(n, max(8, (size << 20) // row)) for size in megabytes})
+    return {f"{mode}, chunk {chunk}": {"mode": mode, "chunk": chunk} for mode in MODES for chunk in chunks}
+
+
+def candidates(
+    kernel: Callable[..., Tensor], net: nn.Sequential, points: Tensor, megabytes: tuple[int, ...] = (8, 32, 128)
+) -> dict[str, Callable[[], Tensor]]:
+    """A kernel by every one of the options."""
     return {
-        f"{mode}, chunk {chunk}": lambda mode=mode, chunk=chunk: kernel(net, points, mode=mode, chunk=chunk)
-        for mode in MODES
-        for chunk in chunks
+        name: lambda chosen=chosen: kernel(net, points, **chosen)
+        for name, chosen in options(net, len(points), megabytes).items()
     }

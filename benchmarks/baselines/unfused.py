@@ -170,8 +170,11 @@ class Unfused:
         for c, k in enumerate(spec.directions, start=1):
             torch.mul(s1, self.weights[0][:, k], out=h[c])
         if q is not None:
-            columns = self.weights[0][:, list(spec.directions)]
-            torch.mul(s1, (columns.square() * columns.new_tensor(spec.omega)).sum(1), out=q)
+            first, *others = spec.directions
+            squares = self.weights[0][:, first].square().mul_(spec.omega[0])
+            for k, weight in zip(others, spec.omega[1:], strict=True):
+                squares.addcmul_(self.weights[0][:, k], self.weights[0][:, k], value=weight)
+            torch.mul(s1, squares, out=q)
             torch.mul(h[0], q, out=h[-1]).mul_(-2.0)
 
     def backward(self, visit=None) -> None:

@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 LOSS_WEIGHTS = {"u": 3.0, "ut": 2.0, "r": 0.5}
 GROUPS = {"u": 7, "ut": 5, "r": 9}
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # raised inside torch.func
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")  # raised inside torch.func
 
 
 @pytest.fixture(autouse=True)

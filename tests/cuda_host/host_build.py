@@ -28,16 +28,20 @@ def compile_for_host(sources: list[Path], output: Path, *flags: str) -> Path:
     return output
 
 
-def sanitizer_library() -> str:
-    """The AddressSanitizer runtime, which has to be preloaded into a Python that loads a sanitized library."""
-    command = [*compiler(), "-print-file-name=libasan.so"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+def preloaded() -> str:
+    """What a Python that loads a sanitized library starts with: AddressSanitizer's runtime, and that of C++.
+
+    The sanitizer looks for C++ exceptions when it starts; one from a library that brings them later would abort.
+    """
+    commands = [[*compiler(), f"-print-file-name={name}"] for name in ("libasan.so", "libstdc++.so.6")]
+    files = [subprocess.run(c, capture_output=True, text=True, check=True).stdout.strip() for c in commands]
+    return " ".join(files)
 
 
 def run_sanitized(library: Path, modules: list[Path], statements: str) -> subprocess.CompletedProcess[str]:
     """Run statements in a Python that may load the sanitized library; `modules` are folders to import from."""
     code = f"import sys; sys.path[:0] = {[str(folder) for folder in modules]!r}\n{statements}\nprint('finished')"
-    preload = {"LD_PRELOAD": sanitizer_library(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
+    preload = {"LD_PRELOAD": preloaded(), "ASAN_OPTIONS": "detect_leaks=0", "CUDA_HOST_THREADS": "2"}
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=library.parent,  # the installed package, whatever lies in the folder of the tests
