@@ -115,7 +115,7 @@ class Captured:
         self.iteration, self.refusal = iteration, refusal
         self._new_graph, self._strict = graph, strict
         self._eager: Counter[Kind] = Counter()
-        self._graphs: dict[Kind, tuple[Graph, Outcome]] = {}
+        self._graphs: dict[Kind, tuple[Graph, Outcome, list[object]]] = {}
         self._place: tuple[object, ...] = ()
 
     def gradient(self, kind: Kind) -> tuple[Batch, Outcome]:
@@ -151,7 +151,7 @@ class Captured:
             self._eager.clear()
         if self._eager[kind] < 2 or (kind not in self._graphs and not self._capture(kind)):
             return None
-        graph, found = self._graphs[kind]
+        graph, found, _ = self._graphs[kind]
         graph.replay()
         return found
 
@@ -159,7 +159,8 @@ class Captured:
         state = self.iteration.generator.get_state()
         graph = self._new_graph()
         try:
-            self._graphs[kind] = graph, graph.capture(lambda: self.iteration.run(kind))
+            found = graph.capture(lambda: self.iteration.run(kind))
+            self._graphs[kind] = graph, found, self.iteration.read
         except RuntimeError as error:
             # A generator is not usable after a capture that failed.
             self.iteration.generator = torch.Generator(self.iteration.generator.device)

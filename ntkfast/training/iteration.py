@@ -71,6 +71,7 @@ class Iteration:
         plain = torch.contiguous_format
         self.gradients = {name: torch.empty_like(p, memory_format=plain) for name, p in self.parameters.items()}
         self._workspace = Workspace()
+        self.read: list[object] = []  # what the last iteration read beside the state: a graph of it reads that again
         self.lam = torch.empty(len(layout.groups), dtype=torch.float64, device=layout.device)
         self._pull = torch.empty(layout.share.shape, dtype=layout.dtype, device=layout.device)
         self.set_weights(lam)
@@ -93,7 +94,8 @@ class Iteration:
 
     def gradient(self, batch: Batch, kind: Kind) -> Outcome:
         """Losses, the gradient of Σ λ loss in ``.grad`` of the parameters, and the traces if the kind has them."""
-        chain, args, groups = self.layout.prepare(self.net, batch)
+        chain, args, groups = prepared = self.layout.prepare(self.net, batch)
+        self.read = [prepared]
         with torch.no_grad():
             rows, diag = pulled_sweep(
                 chain, args, groups, self._pull, batch.targets, self.gradients, kind.traces, self._workspace
@@ -107,7 +109,9 @@ class Iteration:
         if not (kind.renews and self._fresh):
             return Outcome(losses, traces, traces / self._rows)
         for group, fresh in self._fresh.items():
-            traces[self.layout.groups.index(group)] = self.layout.fresh_trace(self.net, fresh, self.generator)
+            prepared = self.layout.prepare(self.net, self.layout.draw(self.generator, fresh.sizes))
+            self.read.append(prepared)
+            traces[self.layout.groups.index(group)] = fresh.trace(*prepared)
         return Outcome(losses, traces, traces / self._fresh_rows)
 
     def look(self, batch: Batch) -> Outcome:

@@ -37,6 +37,10 @@ class Fresh:
     rows: slice | Tensor
     count: int
 
+    def trace(self, chain: Chain, args: ChainArgs, groups: GroupArgs) -> Tensor:
+        """The trace of the group on points that were drawn so, 0-d float64: one further sweep."""
+        return streaming_diag(chain, args, groups, None)[:, self.rows].sum()
+
 
 class Layout:
     """The rows of a step in the order of the sweep: conditions one after the other, rows point-major within each.
@@ -150,11 +154,6 @@ class Layout:
             )
             self._fresh[group, n] = Fresh(sizes, _where(mine, self.device), int(mine.sum()))
         return self._fresh[group, n]
-
-    def fresh_trace(self, net: nn.Module, points: Fresh, generator: torch.Generator) -> Tensor:
-        """The trace of a group on fresh points, 0-d float64: one further sweep."""
-        chain, args, groups = self.prepare(net, self.draw(generator, points.sizes))
-        return streaming_diag(chain, args, groups, None)[:, points.rows].sum()
 
     def spectra(self, net: nn.Module, batch: Batch) -> dict[str, list[float]]:
         """Eigenvalues of the kernel of every group on a batch's points, descending, computed in float64.

@@ -92,7 +92,8 @@ def test_eigenvalues_add_up_to_the_trace_and_descend(net, layout):
 def test_a_fresh_trace_comes_from_as_many_new_points_as_asked(net, layout):
     fresh = layout.fresh("ut", 9)
     assert (fresh.sizes, fresh.count) == ({"start": 9}, 9)
-    trace = layout.fresh_trace(net, fresh, torch.Generator().manual_seed(4))
+    batch = layout.draw(torch.Generator().manual_seed(4), fresh.sizes)
+    trace = fresh.trace(*layout.prepare(net, batch))
     start = PROBLEM.conditions["start"]
     points = start.draw(9, torch.Generator().manual_seed(4), torch.float64).points.xy
     jacobian = ntk.reference.jacobian(net, points, start.residual).reshape(9, 2, -1)
