@@ -18,7 +18,7 @@
 namespace ntkfast::cuda {
 namespace {
 
-// A block's tile. Every method but the sweeps leaves barriers to its caller.
+// A block's tile. Between its sweeps work and weight are free: all threads have met since they were read.
 template <class T>
 struct SmallTile {
   const SmallParams<T>& p;
@@ -118,7 +118,9 @@ struct SmallTile {
       if (l + 1 < p.forward_layers) load_forward(p.layer[l + 1].layer, weight());
       __syncthreads();
     }
-    if (p.forward_layers < p.layers) keep_a_products(p.layers - 1);
+    if (p.forward_layers == p.layers) return;
+    keep_a_products(p.layers - 1);
+    __syncthreads();  // A has been read
   }
 
   // D_l from the cotangents on its activation's outputs, in place.
@@ -199,7 +201,6 @@ struct SmallTile {
   __device__ __forceinline__ void backward(const SmallComponent<T>& component) const {
     const int rows = component.channels * count, top = p.layers - 1;
     const bool diag = p.task == Task::diag;
-    __syncthreads();  // whoever came before has done with A or D, and with W
     load_seeds(component);
     pull(top, component);  // whose threads have the same neurons
     if (top > p.first_active) load_backward(p.layer[top].layer, weight());

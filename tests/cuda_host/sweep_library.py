@@ -135,6 +135,10 @@ class SweepLibrary:
         described = made.groups(groups.spec, groups, seeds)
         return self.call("diag", chain.parameters[0], made.chain(chain), described, rows, pointer(out))
 
+    def diag_workspace(self, chain: ChainArgs, spec: list[int]) -> int:
+        made = Arrays()
+        return self.call("diag_workspace", chain.parameters[0], made.chain(chain), made.groups(spec))
+
     def factor_diag(self, chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, out: Tensor) -> int:
         made = Arrays()
         return self.call("factor_diag", A, made.chain(chain), made.groups(spec), *map(pointer, (A, D, out)))
