@@ -41,7 +41,7 @@ struct SmallTile {
   __device__ __forceinline__ void load_inputs() const {
     const SmallLayer<T>& bottom = p.layer[0];
     const int d = static_cast<int>(bottom.layer.n_in);
-    for_each_entry<1>(count, d, [&](int i, int j) {
+    Entries(count, d)([&](int i, int j) {
       const T* beta = group.beta + (first + i) * group.beta_stride + j;
       for (int c = 0; c < channels(); ++c) {
         const T value = c == 0 ? group.points[(first + i) * d + j] : beta[(c - 1) * d];
@@ -74,9 +74,10 @@ struct SmallTile {
     const SmallLayer<T>& at = p.layer[l];
     const int width = static_cast<int>(at.layer.n_out);
     const SmallJet<T> z{shared + p.at.stash[l], count, p.at.pitch};
+    const Entries entries(count, width);
     T* const above = l + 1 < p.layers ? p.layer[l + 1].A : p.out;
     core::visit_activation(at.layer.activation, [&](auto activation) {
-      for_each_entry<1>(count, width, [&](int i, int j) {
+      entries([&](int i, int j) {
         push_neuron<decltype(activation)::value>(
             at.layer.activation_params, group.directions, group.collapsed,
             group.omega + (first + i) * group.omega_stride, [&](int c) { return z(c, i, j); },
@@ -103,7 +104,7 @@ struct SmallTile {
 
   __device__ __forceinline__ void forward() const {
     load_inputs();
-    if (p.forward_layers > 0) load_forward(p.layer[0].layer, weight());
+    if (p.forward_layers > 0) load_weight<true>(p.layer[0].layer, weight());
     __syncthreads();
     const int rows = channels() * count;
 #pragma unroll 1
@@ -115,7 +116,7 @@ struct SmallTile {
                [&](int j) { return layer.bias == nullptr ? T(0) : __ldg(layer.bias + j) * layer.bias_scale; });
       __syncthreads();  // all channels of Z are there
       push(l);
-      if (l + 1 < p.forward_layers) load_forward(p.layer[l + 1].layer, weight());
+      if (l + 1 < p.forward_layers) load_weight<true>(p.layer[l + 1].layer, weight());
       __syncthreads();
     }
     if (p.forward_layers == p.layers) return;
@@ -127,13 +128,14 @@ struct SmallTile {
   __device__ __forceinline__ void pull(int l, const SmallComponent<T>& component) const {
     const SmallLayer<T>& at = p.layer[l];
     const int width = static_cast<int>(at.layer.n_out);
+    const Entries entries(count, width);
     const bool stored = p.task == Task::backward;
     const auto write = [&](int c, int i, int j, T value) {
       work()(c, i, j) = value;
       if (at.D != nullptr) at.D[in_stack(component.row, c, i) * width + j] = value;
     };
     if (stored ? at.Z == nullptr : p.at.stash[l] == p.at.work) {
-      for_each_entry<1>(count, width, [&](int i, int j) {
+      entries([&](int i, int j) {
         for (int c = 0; c < component.channels; ++c) write(c, i, j, work()(c, i, j));
       });
       return;
@@ -144,7 +146,7 @@ struct SmallTile {
     const int64_t channel = stored ? group.n * width : count;
     const int point = stored ? width : 1, feature = stored ? 1 : p.at.pitch;
     core::visit_activation(at.layer.activation, [&](auto activation) {
-      for_each_entry<1>(count, width, [&](int i, int j) {
+      entries([&](int i, int j) {
         const T* neuron = stash + i * point + j * feature;
         pull_neuron<decltype(activation)::value>(
             at.layer.activation_params, map, group.omega + (first + i) * group.omega_stride,
@@ -192,7 +194,7 @@ struct SmallTile {
 
   __device__ __forceinline__ void load_seeds(const SmallComponent<T>& component) const {
     const int64_t* stride = component.seed_stride;
-    for_each_entry<1>(count, static_cast<int>(p.layer[p.layers - 1].layer.n_out), [&](int i, int j) {
+    Entries(count, static_cast<int>(p.layer[p.layers - 1].layer.n_out))([&](int i, int j) {
       const T* seed = component.seed + (first + i) * stride[1] + j * stride[2];
       for (int c = 0; c < component.channels; ++c) work()(c, i, j) = seed[c * stride[0]];
     });
@@ -203,7 +205,7 @@ struct SmallTile {
     const bool diag = p.task == Task::diag;
     load_seeds(component);
     pull(top, component);  // whose threads have the same neurons
-    if (top > p.first_active) load_backward(p.layer[top].layer, weight());
+    if (top > p.first_active) load_weight<false>(p.layer[top].layer, weight());
     __syncthreads();
 #pragma unroll 1
     for (int l = top; l > p.first_active; --l) {
@@ -214,7 +216,7 @@ struct SmallTile {
       if (diag) write_diag(l, component);
       __syncthreads();  // all channels of D W are there, the terms have been read
       pull(l - 1, component);
-      if (l - 1 > p.first_active) load_backward(p.layer[l - 1].layer, weight());
+      if (l - 1 > p.first_active) load_weight<false>(p.layer[l - 1].layer, weight());
       __syncthreads();
     }
     if (!diag) return;

@@ -18,32 +18,70 @@ struct SmallJet {
   __device__ __forceinline__ T& operator()(int c, int i, int j) const { return at[j * pitch + c * points + i]; }
 };
 
-// Calls body(i, j), j < width, once each among the threads. A warp takes 4 i times 8 j where the width allows: whole
-// sectors of a row-major matrix in memory, and distinct banks of a feature-major one.
-template <int Unroll, class Body>
-__device__ __forceinline__ void for_each_entry(int count, int width, const Body& body) {
-  int across = 1;  // threads along j
-  while (across < width && across < kSlices * kSmallWarps) across *= 2;
-  const int lanes = across < kSlices ? across : kSlices, warps = across / lanes;
-  const int j0 = lane() % lanes + warp() % warps * lanes;
-  const int i0 = lane() / lanes + warp() / warps * (kWarpLanes / lanes);
-#pragma unroll 1
-  for (int j = j0; j < width; j += across) {
-#pragma unroll Unroll
-    for (int i = i0; i < count; i += kThreads / across) body(i, j);
+// Deals the entries (i, j), i < count, j < width, to the threads. A warp takes 4 i times 8 j where the width allows:
+// whole sectors of a row-major matrix in memory, and distinct banks of a feature-major one.
+class Entries {
+ public:
+  __device__ __forceinline__ Entries(int count, int width) : count_(count), width_(width) {
+    const int bits = (width > 1) + (width > 2) + (width > 4) + (width > 8) + (width > 16) + (width > 32);
+    const int lane_bits = bits < 3 ? bits : 3, warp_bits = bits - lane_bits;
+    across_ = 1 << bits;
+    along_ = kThreads >> bits;
+    j_ = (lane() & ((1 << lane_bits) - 1)) + ((warp() & ((1 << warp_bits) - 1)) << lane_bits);
+    i_ = (lane() >> lane_bits) + (warp() >> warp_bits << (5 - lane_bits));
   }
+
+  template <class Body>
+  __device__ __forceinline__ void operator()(const Body& body) const {
+#pragma unroll 1
+    for (int j = j_; j < width_; j += across_)
+#pragma unroll 1
+      for (int i = i_; i < count_; i += along_) body(i, j);
+  }
+
+ private:
+  int count_, width_, across_, along_, i_, j_;
+};
+
+// W into shared memory, as b(k, column): of the forward product W(column, k), of the backward product W(k, column). Four
+// neighbours of a row of W at a time, or two or one where rows do not keep their alignment; a warp takes 16 rows times 2 of them, and
+// several are fetched before the first is put down.
+template <class T, int Width, bool Forward>
+__device__ __forceinline__ void load_vectors(const T* weight, int n_in, int n_out, T* to) {
+  struct alignas(Width == 4 ? 16 : Width * sizeof(T)) Vector {
+    T value[Width];
+  };
+  constexpr int kBatch = 4, kRows = 16, kStep = 2 * Width * kSmallWarps;
+  const int pitch = weight_pitch(Forward ? n_out : n_in), row = lane() % kRows;
+#pragma unroll 1
+  for (int j = (lane() / kRows + 2 * warp()) * Width; j < n_in; j += kStep)
+#pragma unroll 1
+    for (int first = row; first < n_out; first += kBatch * kRows) {
+      Vector fetched[kBatch];
+#pragma unroll
+      for (int q = 0; q < kBatch; ++q)
+        if (first + q * kRows < n_out)
+          fetched[q] = *reinterpret_cast<const Vector*>(weight + (first + q * kRows) * n_in + j);
+#pragma unroll
+      for (int q = 0; q < kBatch; ++q) {
+        const int i = first + q * kRows;
+        if (i >= n_out) continue;
+        if constexpr (Forward)
+          for (int s = 0; s < Width; ++s) to[(j + s) * pitch + i] = fetched[q].value[s];
+        else *reinterpret_cast<Vector*>(to + i * pitch + j) = fetched[q];
+      }
+    }
 }
 
-// b(k, column) of the forward product is W(column, k), of the backward product W(k, column).
-template <class T>
-__device__ __forceinline__ void load_forward(const Layer<T>& layer, T* to) {
-  const int n_in = static_cast<int>(layer.n_in), n_out = static_cast<int>(layer.n_out), pitch = weight_pitch(n_out);
-  for_each_entry<8>(n_out, n_in, [&](int i, int j) { to[j * pitch + i] = __ldg(layer.weight + i * n_in + j); });
-}
-template <class T>
-__device__ __forceinline__ void load_backward(const Layer<T>& layer, T* to) {
-  const int n_in = static_cast<int>(layer.n_in), n_out = static_cast<int>(layer.n_out), pitch = weight_pitch(n_in);
-  for_each_entry<8>(n_out, n_in, [&](int i, int j) { to[i * pitch + j] = __ldg(layer.weight + i * n_in + j); });
+template <bool Forward, class T>
+__device__ __forceinline__ void load_weight(const Layer<T>& layer, T* to) {
+  const int n_in = static_cast<int>(layer.n_in), n_out = static_cast<int>(layer.n_out);
+  const auto rows_keep = [&](int width, int bytes) {
+    return n_in % width == 0 && reinterpret_cast<uintptr_t>(layer.weight) % bytes == 0;
+  };
+  if (rows_keep(4, 16)) load_vectors<T, 4, Forward>(layer.weight, n_in, n_out, to);
+  else if (rows_keep(2, 2 * sizeof(T))) load_vectors<T, 2, Forward>(layer.weight, n_in, n_out, to);
+  else load_vectors<T, 1, Forward>(layer.weight, n_in, n_out, to);
 }
 
 // First row group and column of this thread. Lanes interleave, so that a vector that several of them read is fetched
