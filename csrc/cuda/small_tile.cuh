@@ -43,9 +43,9 @@ class Entries {
   int count_, width_, across_, along_, i_, j_;
 };
 
-// W into shared memory, as b(k, column): of the forward product W(column, k), of the backward product W(k, column). Four
-// neighbours of a row of W at a time, or two or one where rows do not keep their alignment; a warp takes 16 rows times 2 of them, and
-// several are fetched before the first is put down.
+// W into shared memory, as b(k, column): of the forward product W(column, k), of the backward product W(k, column).
+// Four neighbours of a row of W at a time, or two or one where rows do not keep their alignment; a warp takes 16 rows
+// times 2 of them, and several are fetched before the first is put down.
 template <class T, int Width, bool Forward>
 __device__ __forceinline__ void load_vectors(const T* weight, int n_in, int n_out, T* to) {
   struct alignas(Width == 4 ? 16 : Width * sizeof(T)) Vector {

@@ -76,6 +76,7 @@ CASES = [
     SweepCase("no_point", lambda: mlp(nn.Tanh), {"r": (0, wave)}),
     SweepCase("many_groups", lambda: mlp(nn.Tanh, (2, 5, 1)), {f"g{i}": (1 + i % 3, burgers) for i in range(19)}),
     SweepCase("many_components", lambda: mlp(nn.ReLU, (2, 6, 19)), {"u": (3, ntk.value), "v": (5, ntk.value)}),
+    SweepCase("one_layer", lambda: mlp(nn.Tanh, (2, 1)), ragged(3)),
     SweepCase("width_50", lambda: mlp(nn.Tanh, (2, 50, 50, 50, 1)), ragged(3)),
     SweepCase("width_100", lambda: mlp(nn.Tanh, (2, 100, 100, 1)), {"u": (9, ntk.value), "r": (5, wave)}),
     SweepCase("width_128", lambda: mlp(ntk.Sin, (2, 128, 128, 1)), {"u_t": (9, u_t), "r": (5, wave)}),
