@@ -182,7 +182,7 @@ struct SmallTile {
   }
 
   __device__ __forceinline__ void write_diag(int l, const SmallComponent<T>& component) const {
-    const int channels = l < p.first_active ? 0 : terms_channels(l, component), pairs = channels * (channels + 1) / 2;
+    const int channels = terms_channels(l, component), pairs = channels * (channels + 1) / 2;
     double* to = p.diag + l * p.residual_rows + component.residual_row + first * group.stride;
     for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
       double total = 0;

@@ -102,9 +102,10 @@ struct ThreadProduct {
   __device__ __forceinline__ void multiply(const T* a, int a_pitch, const T* b, int rows, int columns, int depth) {
     const int row = row_group() * Side, column = column_group() * kSide, b_pitch = weight_pitch(columns);
     if (row >= rows || column >= columns) return;
+    constexpr int kUnroll = 16 / Side;  // more would spill
     a += row;
     b += column;
-#pragma unroll 4
+#pragma unroll kUnroll
     for (int k = 0; k < depth; ++k) {
       const auto left = *reinterpret_cast<const RowVector<T, Side>*>(a + k * a_pitch);
       const auto right = *reinterpret_cast<const Quad<T>*>(b + k * b_pitch);
