@@ -6,6 +6,7 @@
 #include "jet_forward.h"
 #include "launch.cuh"
 #include "limits.h"
+#include "small_sweep.h"
 
 // A chunk is a sweep of its own, over a range of points of each of some groups. Its diagonal goes straight to its
 // place: residual rows count from those of the whole sweep.
@@ -139,8 +140,14 @@ class Chunk {
 };
 
 template <class T>
+int64_t workspace_of(const Sweep<T>& sweep) {
+  return fits_small(sweep, Task::diag) ? 0 : rows_of_chunk(sweep) * Sizes<T>(sweep).row();
+}
+
+template <class T>
 int run(const Sweep<T>& sweep, T* workspace, void* stream) {
   if (most_channels(sweep) > kMaxTableChannels) return cudaErrorInvalidValue;
+  if (fits_small(sweep, Task::diag)) return small_sweep(sweep, Task::diag, stream);
   Chunk<T> chunk(sweep, rows_of_chunk(sweep), workspace);
   for (int g = 0; g < sweep.groups; ++g) {
     const Group<T>& group = sweep.group[g];
@@ -161,8 +168,8 @@ int run(const Sweep<T>& sweep, T* workspace, void* stream) {
 
 }  // namespace
 
-int64_t diag_workspace(const Sweep<float>& sweep) { return rows_of_chunk(sweep) * Sizes<float>(sweep).row(); }
-int64_t diag_workspace(const Sweep<double>& sweep) { return rows_of_chunk(sweep) * Sizes<double>(sweep).row(); }
+int64_t diag_workspace(const Sweep<float>& sweep) { return workspace_of(sweep); }
+int64_t diag_workspace(const Sweep<double>& sweep) { return workspace_of(sweep); }
 int diag(const Sweep<float>& sweep, float* workspace, void* stream) { return run(sweep, workspace, stream); }
 int diag(const Sweep<double>& sweep, double* workspace, void* stream) { return run(sweep, workspace, stream); }
 

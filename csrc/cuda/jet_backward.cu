@@ -1,9 +1,8 @@
-#include "../core/activation_jet.h"
-#include "../core/faa_di_bruno.h"
 #include "channel_tile.cuh"
-#include "elementary.cuh"
 #include "jet_backward.h"
+#include "neuron.cuh"
 #include "parts.cuh"
+#include "small_sweep.h"
 
 // One layer for all channels of all components:
 //
@@ -51,22 +50,6 @@ struct SeedsAt {
   __device__ __forceinline__ T operator()(int c) const { return at[c * stride]; }
 };
 
-// z̄ of neuron j of point i of the tile; zbar may stand where g does.
-template <class T, core::Activation A, class G>
-__device__ __forceinline__ void pull_neuron(const BackwardParams<T>& p, const Part<T>& part, int64_t point, int i,
-                                            int j, ChannelTile<const T> stash, const G& g, ChannelTile<T> zbar) {
-  const uint16_t* channel = p.parts.channel + part.first_channel;
-  const int F = part.directions, M = part.collapsed, all = part.group_directions;
-  const T* omega = part.omega + point * part.omega_stride;
-  const T z0 = stash(0, i, j);
-  core::Base<T> base{z0, T(0)};
-  if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(z0, p.activation_params);
-  core::pull_back(
-      core::sigma<A>(z0, base, p.activation_params), F, M, [&](int c) { return stash(channel[c], i, j); }, g,
-      [&](int c, T value) { zbar(c, i, j) = value; },
-      [&](int m, int k) { return omega[(channel[1 + F + m] - 1 - all) * all + channel[1 + k] - 1]; });
-}
-
 // D' of a tile; cotangents(i, j) gives g of one neuron, by channels.
 template <class T, class Of>
 __device__ __forceinline__ void pull_tile(const BackwardParams<T>& p, const Part<T>& part, const PointTile& tile,
@@ -78,10 +61,13 @@ __device__ __forceinline__ void pull_tile(const BackwardParams<T>& p, const Part
     });
     return;
   }
+  const ChannelMap map{p.parts.channel + part.first_channel, part.directions, part.collapsed, part.group_directions};
   const auto stash = tile_in_stack(p.stash, part.a_row, part.n, tile.first, p.width, column);
   core::visit_activation(p.activation, [&](auto activation) {
     for_each_neuron(tile.count, columns, [&](int i, int j) {
-      pull_neuron<T, decltype(activation)::value>(p, part, tile.first + i, i, j, stash, cotangents(i, j), zbar);
+      pull_neuron<decltype(activation)::value>(
+          p.activation_params, map, part.omega + (tile.first + i) * part.omega_stride,
+          [&](int c) { return stash(c, i, j); }, cotangents(i, j), [&](int c, T value) { zbar(c, i, j) = value; });
     });
   });
 }
@@ -153,6 +139,7 @@ Seeds<T> seeds_of(const Sweep<T>& sweep, const Parts<T>& parts) {
 template <class T>
 int run(const Sweep<T>& sweep, void* stream) {
   if (most_channels(sweep) > kMaxTableChannels) return cudaErrorInvalidValue;
+  if (fits_small(sweep, Task::backward)) return small_sweep(sweep, Task::backward, stream);
   const int last = sweep.layers - 1, first = first_active(sweep);
   for (const Parts<T>& parts : tables_of(sweep, false, points_per_tile)) {
     const auto grid = [&](int l) { return Grid{parts.tiles, blocks_for(sweep.layer[l].n_out, kTile)}; };

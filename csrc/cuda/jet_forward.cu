@@ -1,9 +1,8 @@
-#include "../core/activation_jet.h"
-#include "../core/faa_di_bruno.h"
 #include "channel_tile.cuh"
-#include "elementary.cuh"
 #include "jet_forward.h"
+#include "neuron.cuh"
 #include "parts.cuh"
+#include "small_sweep.h"
 
 // One layer for all channels of all groups:
 //
@@ -47,21 +46,6 @@ struct PreActivations {
   __device__ __forceinline__ T operator()(int c) const { return product(c, i, j) * scale + (c == 0 ? bias : T(0)); }
 };
 
-// The stash goes first: h may stand where the product is.
-template <class T, core::Activation A>
-__device__ __forceinline__ void push_neuron(const Layer<T>& layer, int F, int M, const PreActivations<T>& z,
-                                            const T* omega, ChannelTile<T> h, ChannelTile<T> stash) {
-  const T z0 = z(0);
-  const core::Base<T> base = core::base<A, Elementary>(z0, layer.activation_params);
-  const core::Sigma<T> s = core::sigma<A>(z0, base, layer.activation_params);
-  if (stash.at != nullptr) {
-    stash(0, z.i, z.j) = core::kStashesBase<A> ? base.a : z0;
-    for (int c = 1; c < 1 + F + M; ++c) stash(c, z.i, z.j) = z(c);
-  }
-  core::push_forward(
-      s, F, M, z, [&](int c, T value) { h(c, z.i, z.j) = value; }, [&](int m, int k) { return omega[m * F + k]; });
-}
-
 template <class T>
 __global__ void __launch_bounds__(kThreads, kTileBlocks) forward_kernel(const ForwardParams<T> p) {
   NTKFAST_DYNAMIC_SHARED(T, shared);
@@ -82,9 +66,14 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) forward_kernel(const Fo
   core::visit_activation(p.layer.activation, [&](auto activation) {
     for_each_neuron(tile.count, columns, [&](int i, int j) {
       const T bias = p.layer.bias == nullptr ? T(0) : p.layer.bias[column + j] * p.layer.bias_scale;
-      push_neuron<T, decltype(activation)::value>(p.layer, group.directions, group.collapsed,
-                                                  {product, p.layer.weight_scale, bias, i, j},
-                                                  group.omega + (tile.first + i) * group.omega_stride, h, stash);
+      push_neuron<decltype(activation)::value>(
+          p.layer.activation_params, group.directions, group.collapsed,
+          group.omega + (tile.first + i) * group.omega_stride,
+          PreActivations<T>{product, p.layer.weight_scale, bias, i, j},
+          [&](int c, T value) {
+            if (stash.at != nullptr) stash(c, i, j) = value;
+          },
+          [&](int c, T value) { h(c, i, j) = value; });
     });
   });
 }
@@ -123,9 +112,18 @@ int for_each_table(const Sweep<T>& sweep, ForwardParams<T> p, void (*kernel)(For
 }
 
 template <class T>
+int64_t workspace_of(const Sweep<T>& sweep) {
+  if (sweep.A != nullptr || fits_small(sweep, Task::forward)) return 0;
+  int64_t width = 0;
+  for (int l = 1; l < sweep.layers; ++l) width = sweep.layer[l].n_in > width ? sweep.layer[l].n_in : width;
+  return 2 * sweep.rows * width;
+}
+
+template <class T>
 int run(const Sweep<T>& sweep, T* workspace, void* stream) {
+  if (fits_small(sweep, Task::forward)) return small_sweep(sweep, Task::forward, stream);
   const bool keep = sweep.A != nullptr;
-  const int64_t half = jet_forward_workspace(sweep) / 2;
+  const int64_t half = workspace_of(sweep) / 2;
   const auto inputs_of = [&](int l) { return keep ? sweep.A[l] : workspace + l % 2 * half; };
   if (keep) {
     const ForwardParams<T> p{sweep.layer[0], nullptr, sweep.A[0], nullptr, 0, 0, {}};
@@ -149,6 +147,8 @@ int run(const Sweep<T>& sweep, T* workspace, void* stream) {
 
 }  // namespace
 
+int64_t jet_forward_workspace(const Sweep<float>& sweep) { return workspace_of(sweep); }
+int64_t jet_forward_workspace(const Sweep<double>& sweep) { return workspace_of(sweep); }
 int jet_forward(const Sweep<float>& sweep, float* workspace, void* stream) { return run(sweep, workspace, stream); }
 int jet_forward(const Sweep<double>& sweep, double* workspace, void* stream) { return run(sweep, workspace, stream); }
 

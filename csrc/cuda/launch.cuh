@@ -32,6 +32,18 @@ struct Block {
   size_t shared_bytes = 0;  // dynamic shared memory
 };
 
+constexpr size_t kSharedBytes = 48 * 1024;  // of every kernel; more is asked for, kernel by kernel and device by device
+
+// Of the current device; 0 where there is none.
+inline int64_t device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&value, attribute, device);
+  if (error == cudaSuccess) return value;
+  static_cast<void>(cudaGetLastError());
+  return 0;
+}
+
 template <class Params>
 int launch(void (*kernel)(Params), Grid grid, Block block, void* stream, const Params& params) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
@@ -45,7 +57,11 @@ int launch(void (*kernel)(Params), Grid grid, Block block, void* stream, const P
       dim3(static_cast<unsigned>(block.x), static_cast<unsigned>(block.y), static_cast<unsigned>(block.z));
   config.dynamicSmemBytes = block.shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, params);
+  cudaError_t error = cudaSuccess;
+  if (block.shared_bytes > kSharedBytes)
+    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(block.shared_bytes));
+  if (error == cudaSuccess) error = cudaLaunchKernelEx(&config, kernel, params);
   // The runtime also remembers a failed launch: forget it, or the next check of somebody else's kernel reports ours.
   if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
   return error;

@@ -30,6 +30,11 @@ int diag(const ChainArrays& chain, const GroupArrays& groups, int64_t tile_rows,
 }
 
 template <class T>
+int64_t diag_workspace(const ChainArrays& chain, const GroupArrays& groups) {
+  return ntkfast::cuda::diag_workspace(HostSweep<T>(chain, groups).sweep);
+}
+
+template <class T>
 int factor_diag(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, double* out) {
   HostSweep<T> args(chain, groups);
   args.set_stacks(A, nullptr, D);
@@ -81,6 +86,9 @@ int gram(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, 
 #define EXPORT(T, name)                                                                                             \
   extern "C" int diag_##name(const ChainArrays* chain, const GroupArrays* groups, int64_t tile_rows, double* out) { \
     return diag<T>(*chain, *groups, tile_rows, out);                                                                \
+  }                                                                                                                 \
+  extern "C" int64_t diag_workspace_##name(const ChainArrays* chain, const GroupArrays* groups) {                   \
+    return diag_workspace<T>(*chain, *groups);                                                                      \
   }                                                                                                                 \
   extern "C" int factor_diag_##name(const ChainArrays* chain, const GroupArrays* groups, void* A, void* D,          \
                                     double* out) {                                                                  \

@@ -16,7 +16,8 @@
 // NTKFAST_DYNAMIC_SHARED, warp operations with the full mask, no tensor-core or asynchronous-copy instructions. It says
 // nothing about time, coalescing, or the order of memory operations between threads that no barrier separates.
 //
-// CUDA_HOST_THREADS=k runs k blocks at a time (default: one per processor).
+// CUDA_HOST_THREADS=k runs k blocks at a time (default: one per processor). CUDA_HOST_MULTIPROCESSORS and
+// CUDA_HOST_SHARED_BYTES are what the device says of itself (default: those of an H100).
 #pragma once
 
 #include <algorithm>
@@ -25,6 +26,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -50,6 +52,8 @@
 typedef void* cudaStream_t;
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
@@ -71,17 +75,34 @@ struct cudaLaunchConfig_t {
 
 namespace cuda_host {
 
-// The limits of every device, without the opt-in for more dynamic shared memory.
-inline bool launchable(const cudaLaunchConfig_t& config) {
+inline int setting(const char* name, int otherwise) {
+  const char* wanted = std::getenv(name);
+  return wanted ? std::atoi(wanted) : otherwise;
+}
+
+// Dynamic shared memory that a device lends to a block, to kernels that asked for it.
+inline int shared_bytes() { return setting("CUDA_HOST_SHARED_BYTES", 227 * 1024); }
+
+// What a kernel may use of it: one thread launches at a time.
+inline std::map<const void*, size_t>& opted_in() {
+  static std::map<const void*, size_t> bytes;
+  return bytes;
+}
+inline size_t shared_bytes_of(const void* kernel) {
+  const auto found = opted_in().find(kernel);
+  return found == opted_in().end() ? 48 * 1024 : found->second;
+}
+
+// The limits of every device.
+inline bool launchable(const cudaLaunchConfig_t& config, const void* kernel) {
   const dim3 g = config.gridDim, b = config.blockDim;
   const uint64_t threads = uint64_t(b.x) * b.y * b.z;
   return g.x > 0 && g.y > 0 && g.z > 0 && g.x <= 2147483647u && g.y <= 65535u && g.z <= 65535u && threads > 0 &&
-         threads <= 1024 && b.z <= 64 && config.dynamicSmemBytes <= 48 * 1024;
+         threads <= 1024 && b.z <= 64 && config.dynamicSmemBytes <= shared_bytes_of(kernel);
 }
 
 inline unsigned blocks_in_flight(uint64_t blocks) {
-  const char* wanted = std::getenv("CUDA_HOST_THREADS");
-  const unsigned threads = wanted ? unsigned(std::atoi(wanted)) : std::thread::hardware_concurrency();
+  const unsigned threads = unsigned(setting("CUDA_HOST_THREADS", int(std::thread::hardware_concurrency())));
   return unsigned(std::min<uint64_t>(std::max(1u, threads), blocks));
 }
 
@@ -103,10 +124,27 @@ void run_grid(const cudaLaunchConfig_t& config, const Kernel& kernel) {
 
 }  // namespace cuda_host
 
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? cuda_host::setting("CUDA_HOST_MULTIPROCESSORS", 132)
+                                                       : cuda_host::shared_bytes();
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || bytes > cuda_host::shared_bytes()) return cudaErrorInvalidValue;
+  cuda_host::opted_in()[kernel] = size_t(bytes);
+  return cudaSuccess;
+}
+
 // Returns when the grid is done: on the host every stream is in order and synchronous.
 template <class... Params, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...), Arguments&&... arguments) {
-  if (!cuda_host::launchable(*config)) return cudaErrorInvalidConfiguration;
+  if (!cuda_host::launchable(*config, reinterpret_cast<const void*>(kernel))) return cudaErrorInvalidConfiguration;
   cuda_host::run_grid(*config, [&] { kernel(Params(arguments)...); });
   return cudaSuccess;
 }

@@ -86,6 +86,8 @@ int run(const char* name, Params p, Grid grid, Block block) {
   if (is("partial_mask")) return launch(partial_mask, grid, block, nullptr, p);
   if (is("out_of_bounds")) return launch(out_of_bounds, grid, block, nullptr, p);
   if (is("shared_out_of_bounds")) return launch(shared_out_of_bounds, grid, block, nullptr, p);
+  if (is("large_shared")) return launch(shift<true>, grid, Block{kThreads, 1, 1, 60 * 1024}, nullptr, p);
+  if (is("shared_too_large")) return launch(shift<true>, grid, Block{kThreads, 1, 1, 228 * 1024}, nullptr, p);
   if (is("empty_grid")) return launch(block_sum, Grid{0}, block, nullptr, p);
   if (is("grid_too_large")) return launch(block_sum, Grid{int64_t(1) << 32}, block, nullptr, p);
   if (is("grid_too_deep")) return launch(block_sum, Grid{1, 70000}, block, nullptr, p);

@@ -35,6 +35,11 @@ def wide_laplacian(u):
     return u.laplacian(*(f"x{i}" for i in range(DIMENSIONS)))
 
 
+@ntk.residual(*"abcd")
+def laplacian4(u):
+    return u.laplacian(*"abcd") + u  # 6 channels
+
+
 def ragged(n: int = 7) -> dict[str, tuple[int, object]]:
     return {
         "u": (2 * n + 3, ntk.value),
@@ -52,7 +57,7 @@ class SweepCase:
     net: Callable[[], nn.Module]
     groups: dict[str, tuple[int, object]]
     columns: int = 2
-    wrt: str | None = None
+    wrt: str | list[str] | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -71,11 +76,19 @@ CASES = [
     SweepCase("no_point", lambda: mlp(nn.Tanh), {"r": (0, wave)}),
     SweepCase("many_groups", lambda: mlp(nn.Tanh, (2, 5, 1)), {f"g{i}": (1 + i % 3, burgers) for i in range(19)}),
     SweepCase("many_components", lambda: mlp(nn.ReLU, (2, 6, 19)), {"u": (3, ntk.value), "v": (5, ntk.value)}),
+    SweepCase("one_layer", lambda: mlp(nn.Tanh, (2, 1)), ragged(3)),
+    SweepCase("width_50", lambda: mlp(nn.Tanh, (2, 50, 50, 50, 1)), ragged(3)),
+    SweepCase("width_100", lambda: mlp(nn.Tanh, (2, 100, 100, 1)), {"u": (9, ntk.value), "r": (5, wave)}),
+    SweepCase("width_128", lambda: mlp(ntk.Sin, (2, 128, 128, 1)), {"u_t": (9, u_t), "r": (5, wave)}),
+    SweepCase("wide_ends", lambda: mlp(nn.Tanh, (128, 3, 17)), {"u": (2, ntk.value)}, 128),
+    SweepCase("six_channels", lambda: mlp(nn.Tanh, (4, 19, 20, 1)), {"r": (11, laplacian4), "u": (70, ntk.value)}, 4),
+    SweepCase("frozen_weights", lambda: mlp(nn.Tanh, (2, 9, 8, 7, 1)), ragged(), wrt=["3.bias", "5.weight"]),
     SweepCase("many_layers", lambda: mlp(nn.Tanh, (2, *[4] * 10, 1)), ragged(3)),
     SweepCase("many_channels", lambda: mlp(nn.Tanh, (DIMENSIONS, 9, 1)), {"r": (2, wide_laplacian)}, DIMENSIONS),
 ]
 BY_NAME = {case.name: case for case in CASES}
-FEW = [BY_NAME["odd_widths"], BY_NAME["leading_activation"], BY_NAME["one_point"]]  # for the slower ways to run
+# For the slower ways to run.
+FEW = [BY_NAME[name] for name in ("odd_widths", "leading_activation", "frozen_weights", "one_point")]
 
 
 @dataclass(frozen=True)

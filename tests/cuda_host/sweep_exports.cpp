@@ -1,7 +1,8 @@
-// csrc/cuda/{gemm,jet_forward,jet_backward}.h for ctypes.
+// csrc/cuda/{gemm,jet_forward,jet_backward,small_sweep}.h for ctypes.
 #include "../../csrc/cuda/gemm.h"
 #include "../../csrc/cuda/jet_backward.h"
 #include "../../csrc/cuda/jet_forward.h"
+#include "../../csrc/cuda/small_sweep.h"
 #include "host_sweep.h"
 
 namespace {
@@ -27,6 +28,12 @@ int backward(const ChainArrays& chain, const GroupArrays& groups, void* Z, void*
 }
 
 template <class T>
+int small_tile_rows(const ChainArrays& chain, const GroupArrays& groups, int task) {
+  const HostSweep<T> args(chain, groups);
+  return ntkfast::cuda::small_tile_rows(args.sweep, static_cast<ntkfast::cuda::Task>(task));
+}
+
+template <class T>
 int gemm(int64_t rows, int64_t columns, int64_t depth, const T* a, const T* b, T* out) {
   return ntkfast::cuda::gemm(ntkfast::Gemm<T>{rows, columns, depth, a, b, out}, nullptr);
 }
@@ -43,6 +50,9 @@ int gemm(int64_t rows, int64_t columns, int64_t depth, const T* a, const T* b, T
   }                                                                                                                   \
   extern "C" int jet_backward_##name(const ChainArrays* chain, const GroupArrays* groups, void* Z, void* D) {         \
     return backward<T>(*chain, *groups, Z, D);                                                                        \
+  }                                                                                                                   \
+  extern "C" int small_tile_rows_##name(const ChainArrays* chain, const GroupArrays* groups, int task) {              \
+    return small_tile_rows<T>(*chain, *groups, task);                                                                 \
   }
 
 EXPORT(float, float32)

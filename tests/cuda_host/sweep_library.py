@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntkfast.sweep import ChainArgs, GroupArgs
 
-OPS = ("gemm", "jet_forward", "jet_backward", "factor_diag", "vjp", "jvp", "gram", "diag")
+OPS = ("gemm", "jet_forward", "jet_backward", "factor_diag", "vjp", "jvp", "gram", "diag", "small_sweep")
 SOURCES = [
     FOLDER / "sweep_exports.cpp",
     FOLDER / "contraction_exports.cpp",
@@ -123,11 +123,21 @@ class SweepLibrary:
         described = made.groups(groups.spec, groups, seeds)
         return self.call("jet_backward", D, made.chain(chain), described, pointer(Z), pointer(D))
 
+    def small_tile_rows(self, chain: ChainArgs, spec: list[int], task: str) -> int:
+        """Stack rows of a tile of the fused sweep; 0 where it is not taken."""
+        made = Arrays()
+        number = ("jet_forward", "jet_backward", "diag").index(task)
+        return self.call("small_tile_rows", chain.parameters[0], made.chain(chain), made.groups(spec), number)
+
     def diag(self, chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], tile_rows: int, out: Tensor) -> int:
         made = Arrays()
         rows = ctypes.c_int64(tile_rows)
         described = made.groups(groups.spec, groups, seeds)
         return self.call("diag", chain.parameters[0], made.chain(chain), described, rows, pointer(out))
+
+    def diag_workspace(self, chain: ChainArgs, spec: list[int]) -> int:
+        made = Arrays()
+        return self.call("diag_workspace", chain.parameters[0], made.chain(chain), made.groups(spec))
 
     def factor_diag(self, chain: ChainArgs, spec: list[int], A: Tensor, D: Tensor, out: Tensor) -> int:
         made = Arrays()

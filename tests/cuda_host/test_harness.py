@@ -10,7 +10,7 @@ from host_build import FOLDER, SANITIZER, compile_for_host
 
 THREADS = 70
 VARIANTS = {"plain": [], "ucontext": ["-DCUDA_HOST_UCONTEXT"], "sanitized": [SANITIZER]}
-INVALID_CONFIGURATION = 9
+INVALID_VALUE, INVALID_CONFIGURATION = 1, 9
 
 
 @pytest.fixture(scope="session", params=list(VARIANTS))
@@ -91,3 +91,8 @@ def test_launch_returns_early_on_nothing_and_refuses_what_does_not_fit(program: 
     assert result(program, "empty_grid") == (0, untouched)
     for name in ("grid_too_large", "grid_too_deep", "block_too_large"):
         assert result(program, name) == (INVALID_CONFIGURATION, untouched)
+
+
+def test_launch_asks_for_more_shared_memory(program: Path) -> None:
+    assert result(program, "large_shared") == (0, shifted())
+    assert result(program, "shared_too_large") == (INVALID_VALUE, [0.0] * THREADS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +23,6 @@ from ntkfast.sweep import GroupArgs
 SHAPES = [(1, 1, 1), (3, 0, 2), (0, 4, 5), (64, 16, 64), (65, 17, 66), (130, 33, 5)]
 INVALID_VALUE = 1
 Side = tuple[list[int], Tensor, Tensor]
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> SweepLibrary:
-    return SweepLibrary(SweepLibrary.build(tmp_path_factory.mktemp("cuda_host") / "sweeps.so"))
 
 
 def check_gemm(library: SweepLibrary, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
@@ -124,6 +121,19 @@ def check_gram(
         assert torch.equal(gram(x, y, (n, m), columns // 3 + 1), across)
 
 
+@contextmanager
+def device(shared_bytes: int = 227 * 1024, multiprocessors: int = 132) -> Iterator[None]:
+    """The device that the host pretends to have: the fused sweep asks for its shape."""
+    shape = {"CUDA_HOST_SHARED_BYTES": str(shared_bytes), "CUDA_HOST_MULTIPROCESSORS": str(multiprocessors)}
+    before = {name: os.environ.get(name) for name in shape}
+    os.environ.update(shape)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 def selections(groups: GroupArgs) -> list[tuple[list[int], int]]:
     """Descriptions of all groups and of every second one, with their residual rows."""
     counts = [n * r.n_components for n, r in zip(groups.sizes, groups.recordings, strict=True)]
@@ -147,6 +157,8 @@ CHECKS = {
     "gram_explicit": partial(check_gram, is_explicit=lambda layer: True),
     "gram_mixed": partial(check_gram, is_explicit=lambda layer: layer in (0, 2)),
 }
+SWEEPS = ("jet_forward", "jet_backward", "diag")  # fused for a small network, or else a launch a layer
+DEVICES = {"by_layer": {"shared_bytes": 0}, "large_tiles": {"multiprocessors": 1}}  # beside small tiles
 
 
 def check_few(library: SweepLibrary) -> None:
@@ -155,6 +167,10 @@ def check_few(library: SweepLibrary) -> None:
         for case in FEW:
             for check in CHECKS.values():
                 check(library, case, dtype)
+            for shape in DEVICES.values():
+                with device(**shape):
+                    for name in SWEEPS:
+                        CHECKS[name](library, case, dtype)
     for name in ("jet_forward", "jet_backward", "vjp", "jvp", "gram_explicit"):
         CHECKS[name](library, BY_NAME["many_channels"], torch.float32)
 
@@ -195,6 +211,14 @@ def test_a_nan_stays_in_its_row_and_column_of_a_gram(
     _ops.gram(made.args, side, side, True, paths, 100, expected)
     assert 0 < expected.isnan().sum() < rows * rows
     close(actual, expected)
+
+
+@pytest.mark.parametrize("shape", DEVICES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", SWEEPS)
+def test_on_other_devices(library: SweepLibrary, name: str, case: SweepCase, shape: str, dtype: torch.dtype) -> None:
+    with device(**DEVICES[shape]):
+        CHECKS[name](library, case, dtype)
 
 
 def test_reverse_schedule(library: SweepLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
