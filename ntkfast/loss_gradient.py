@@ -53,7 +53,7 @@ def loss_gradient(
         weights: λ by group, numbers or 0-d tensors; None: 1 for all of them.
         traces: find the traces of the groups' kernels too, from the same sweep.
         out: contiguous tensors to write the gradient into, by parameter name; otherwise they are made.
-        workspace: buffers to reuse where a residual is not linear or the network is on a GPU.
+        workspace: buffers to reuse where a residual is not linear.
 
     Returns:
         Losses, gradient, rows and traces, detached.
@@ -126,8 +126,8 @@ def pulled_sweep(
 ) -> tuple[Tensor, Tensor | None]:
     """Rows less their targets, Jᵀ(pull ∘ rows) into ``grads``, and the diagonal of K by layers, (layers, N), if asked.
 
-    Linear residuals on a CPU go tile by tile through forward sweep, rows, backward sweep and gradient; others need all
-    output channels before they know their seeds, and go by way of stored factors.
+    Linear residuals take one operator, on a CPU tile by tile through forward sweep, rows, backward sweep and gradient.
+    Others know their seeds only from all output channels, and go by way of stored factors.
     """
     nothing = pull.new_empty(0)
     into = [
@@ -135,7 +135,7 @@ def pulled_sweep(
         for i, layer in enumerate(chain.layers)
         for name, active in zip((layer.weight_name, layer.bias_name), args.active(i), strict=True)
     ]
-    if chain.device.type != "cpu" or not all(recording.linear for recording in groups.recordings):
+    if not all(recording.linear for recording in groups.recordings):
         made = sweep(chain, args, groups, workspace)
         rows = made.values if targets is None else made.values - targets
         _ops.vjp(args, groups.spec, made.A, made.D, pull * rows, into)
@@ -143,7 +143,7 @@ def pulled_sweep(
     seeds = [seed for recording in groups.recordings for seed in recording.seeds()]
     rows = torch.empty_like(pull)
     size = (len(chain.layers), pull.numel()) if diag else (0,)
-    found = torch.empty(size, dtype=torch.float64)
+    found = torch.empty(size, dtype=torch.float64, device=chain.device)
     offset = _offset(groups, targets)
     _ops.loss_gradient(args, groups, seeds, nothing if offset is None else offset, pull, 0, rows, into, found)
     return rows, found if diag else None

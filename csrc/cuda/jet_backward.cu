@@ -1,7 +1,7 @@
 #include "channel_tile.cuh"
 #include "jet_backward.h"
 #include "neuron.cuh"
-#include "parts.cuh"
+#include "seeds.cuh"
 #include "small_sweep.h"
 
 // One layer for all channels of all components:
@@ -12,12 +12,6 @@
 
 namespace ntkfast::cuda {
 namespace {
-
-template <class T>
-struct Seeds {
-  const T* at[kMaxGroups];
-  int64_t stride[kMaxGroups][3];
-};
 
 template <class T>
 struct BackwardParams {
@@ -119,21 +113,6 @@ BackwardParams<T> params_of(const Sweep<T>& sweep, int l, const Parts<T>& parts)
   p.activation_params = layer.activation_params;
   p.parts = parts;
   return p;
-}
-
-template <class T>
-Seeds<T> seeds_of(const Sweep<T>& sweep, const Parts<T>& parts) {
-  Seeds<T> seeds{};
-  int number = 0;
-  for (int g = 0; g < sweep.groups; ++g)
-    for (int j = 0; j < sweep.group[g].components; ++j, ++number)
-      for (int e = 0; e < parts.count; ++e)
-        if (parts.part[e].number == number) {
-          const Component& component = sweep.group[g].component[j];
-          seeds.at[e] = static_cast<const T*>(component.seed);
-          for (int axis = 0; axis < 3; ++axis) seeds.stride[e][axis] = component.seed_stride[axis];
-        }
-  return seeds;
 }
 
 template <class T>

@@ -7,6 +7,10 @@
 #include "cuda_stream.h"
 #include "sweep_args.h"
 
+#ifdef NTKFAST_CUDA
+#include "../cuda/loss_gradient.h"
+#endif
+
 namespace ntkfast {
 namespace {
 
@@ -46,7 +50,15 @@ void loss_gradient_op(Tensors parameters, Ints activations, Floats constants, Te
                             gradient.bias.data()};
     if (parameters[0].is_cpu())
       return ntkfast::loss_gradient(p, torch_parallel(3 * product_operations(args.sweep, args.sweep.rows)));
+#ifdef NTKFAST_CUDA
+    check_channels(args.sweep, kOp);
+    on_current_stream(rows, kOp, [&](void* stream) {
+      const Tensor memory = workspace_like(rows, cuda::loss_gradient_workspace(p), dtype_of<T>());
+      return cuda::loss_gradient(p, data_of<T>(memory), stream);
+    });
+#else
     refuse_cuda(kOp);
+#endif
   });
 }
 
@@ -54,3 +66,4 @@ void loss_gradient_op(Tensors parameters, Ints activations, Floats constants, Te
 }  // namespace ntkfast
 
 STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("loss_gradient", TORCH_BOX(&ntkfast::loss_gradient_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("loss_gradient", TORCH_BOX(&ntkfast::loss_gradient_op)); }

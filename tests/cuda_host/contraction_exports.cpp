@@ -1,10 +1,11 @@
-// csrc/cuda/{factor_diag,vjp,jvp,gram,diag}.h for ctypes.
+// csrc/cuda/{factor_diag,vjp,jvp,gram,diag,loss_gradient}.h for ctypes.
 #include <limits>
 
 #include "../../csrc/cuda/diag.h"
 #include "../../csrc/cuda/factor_diag.h"
 #include "../../csrc/cuda/gram.h"
 #include "../../csrc/cuda/jvp.h"
+#include "../../csrc/cuda/loss_gradient.h"
 #include "../../csrc/cuda/vjp.h"
 #include "host_sweep.h"
 
@@ -60,6 +61,19 @@ int vjp(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, c
 }
 
 template <class T>
+int loss_gradient(const ChainArrays& chain, const GroupArrays& groups, const void* offset, const void* pull, void* rows,
+                  void* const* grads, double* diag) {
+  HostSweep<T> args(chain, groups);
+  args.sweep.diag = diag;
+  const auto weight = every_second<T, T*>(chain, grads, 0), bias = every_second<T, T*>(chain, grads, 1);
+  const ntkfast::LossGradient<T> p{
+      args.sweep, static_cast<const T*>(offset), static_cast<const T*>(pull), static_cast<T*>(rows), weight.data(),
+      bias.data()};
+  auto workspace = workspace_of<T>(ntkfast::cuda::loss_gradient_workspace(p));
+  return ntkfast::cuda::loss_gradient(p, workspace.data(), nullptr);
+}
+
+template <class T>
 int jvp(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, void* const* tangents, double* out) {
   HostSweep<T> args(chain, groups);
   args.set_stacks(A, nullptr, D);
@@ -97,6 +111,10 @@ int gram(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, 
   extern "C" int vjp_##name(const ChainArrays* chain, const GroupArrays* groups, void* A, void* D, const void* x,   \
                             void* const* grads) {                                                                   \
     return vjp<T>(*chain, *groups, A, D, x, grads);                                                                 \
+  }                                                                                                                 \
+  extern "C" int loss_gradient_##name(const ChainArrays* chain, const GroupArrays* groups, const void* offset,      \
+                                      const void* pull, void* rows, void* const* grads, double* diag) {             \
+    return loss_gradient<T>(*chain, *groups, offset, pull, rows, grads, diag);                                      \
   }                                                                                                                 \
   extern "C" int jvp_##name(const ChainArrays* chain, const GroupArrays* groups, void* A, void* D,                  \
                             void* const* tangents, double* out) {                                                   \

@@ -11,7 +11,18 @@ from torch import Tensor
 
 from ntkfast.sweep import ChainArgs, GroupArgs
 
-OPS = ("gemm", "jet_forward", "jet_backward", "factor_diag", "vjp", "jvp", "gram", "diag", "small_sweep")
+OPS = (
+    "gemm",
+    "jet_forward",
+    "jet_backward",
+    "factor_diag",
+    "vjp",
+    "jvp",
+    "gram",
+    "diag",
+    "small_sweep",
+    "loss_gradient",
+)
 SOURCES = [
     FOLDER / "sweep_exports.cpp",
     FOLDER / "contraction_exports.cpp",
@@ -134,6 +145,23 @@ class SweepLibrary:
         rows = ctypes.c_int64(tile_rows)
         described = made.groups(groups.spec, groups, seeds)
         return self.call("diag", chain.parameters[0], made.chain(chain), described, rows, pointer(out))
+
+    def loss_gradient(
+        self,
+        chain: ChainArgs,
+        groups: GroupArgs,
+        seeds: list[Tensor],
+        offset: Tensor,
+        pull: Tensor,
+        rows: Tensor,
+        grads: list[Tensor],
+        diag: Tensor,
+    ) -> int:
+        made = Arrays()
+        described = made.groups(groups.spec, groups, seeds)
+        targets = ctypes.c_void_p(made.array(ctypes.c_void_p, [address(g) for g in grads]))
+        arguments = (*map(pointer, (offset, pull, rows)), targets, pointer(diag))
+        return self.call("loss_gradient", rows, made.chain(chain), described, *arguments)
 
     def diag_workspace(self, chain: ChainArgs, spec: list[int]) -> int:
         made = Arrays()

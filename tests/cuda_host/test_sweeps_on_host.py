@@ -83,6 +83,26 @@ def check_vjp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> Non
             close(a, b, (case, i))
 
 
+def check_loss_gradient(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    """With offsets and the diagonal, and without."""
+    made = make(case, dtype)
+    n = made.groups.residual_rows
+    pull, offset, nothing = torch.randn(n, dtype=dtype), torch.randn(n, dtype=dtype), torch.empty(0, dtype=dtype)
+    unknown = torch.full((len(made.chain.layers), n), torch.nan).double()
+    for given, diag in ((offset, unknown), (nothing, nothing.double())):
+        sides = []
+        for _ in range(2):
+            rows, grads = torch.full((n,), torch.nan, dtype=dtype), [unwritten(p) for p in active(made)]
+            sides.append((rows, grads, diag.clone()))
+        (rows, grads, found), expected = sides
+        assert library.loss_gradient(made.args, made.groups, made.seeds, given, pull, rows, grads, found) == 0
+        _ops.loss_gradient(made.args, made.groups, made.seeds, given, pull, 0, *expected)
+        close(rows, expected[0], case)
+        close(found, expected[2], case, dtype)
+        for i, (a, b) in enumerate(zip(grads, expected[1], strict=True)):
+            close(a, b, (case, i))
+
+
 def check_jvp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
     made = make(case, dtype)
     tangents = [torch.randn_like(p) for p in active(made)]
@@ -152,6 +172,7 @@ CHECKS = {
     "factor_diag": check_factor_diag,
     "diag": check_diag,
     "vjp": check_vjp,
+    "loss_gradient": check_loss_gradient,
     "jvp": check_jvp,
     "gram": check_gram,
     "gram_explicit": partial(check_gram, is_explicit=lambda layer: True),
