@@ -55,10 +55,16 @@ class CudaGraph:
     def capture(self, work: Callable[[], Outcome]) -> Outcome:
         """Record the work without doing it."""
         with torch.cuda.device(self._device):
-            stream = torch.cuda.current_stream()
+            stream, broken = torch.cuda.current_stream(), None
             try:
                 with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                    return work()
+                    try:
+                        return work()
+                    except RuntimeError as error:
+                        broken = error
+                        raise
+            except RuntimeError as error:
+                raise broken or error  # noqa: B904  the end of a broken capture complains too, and says less
             finally:
                 torch.cuda.set_stream(stream)  # torch leaves its own one current where a capture fails
 
@@ -189,11 +195,17 @@ def no_waits() -> Iterator[None]:
         yield
         return
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    _set_debug_mode("error")
     try:
         yield
     finally:
-        torch.cuda.set_sync_debug_mode(before)
+        _set_debug_mode(before)
+
+
+def _set_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that the mode misses some waits; the capture itself meets those
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _where(error: BaseException) -> str:

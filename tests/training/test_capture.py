@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -199,3 +202,77 @@ def test_a_copy_of_the_network_is_none_of_the_graphs_business(graphs) -> None:
     kept = copy.deepcopy(net)
     made.fit(10, **FIT)
     assert not all(torch.equal(p, q) for p, q in zip(net.parameters(), kept.parameters(), strict=True))
+
+
+class FakeCuda:
+    """The calls of torch.cuda that a capture makes, written down; ``__exit__`` complains as torch does if broken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.stream = "the caller's"
+        for name in ("CUDAGraph", "graph", "device", "current_stream", "set_stream"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def CUDAGraph(self) -> FakeCuda:
+        return self
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.calls.append("register")
+
+    def replay(self) -> None:
+        self.calls.append("replay")
+
+    def current_stream(self) -> str:
+        return self.stream
+
+    def set_stream(self, stream: str) -> None:
+        self.stream = stream
+
+    @contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        self.calls.append(f"on {device}")
+        yield
+
+    @contextmanager
+    def graph(self, graph: FakeCuda, capture_error_mode: str) -> Iterator[None]:
+        self.calls.append("begin")
+        self.stream = "torch's own"
+        try:
+            yield
+        except RuntimeError as error:
+            raise RuntimeError("operation failed due to a previous error during capture") from error
+        self.stream = "the caller's"
+
+
+def test_a_cuda_graph_knows_device_and_generator_before_it_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    graph = capture.CudaGraph(torch.device("cuda:1"), torch.Generator())
+    assert graph.capture(lambda: cuda.calls.append("work")) is None
+    graph.replay()
+    assert cuda.calls == ["register", "on cuda:1", "begin", "work", "on cuda:1", "replay"]
+
+
+def test_a_broken_capture_gives_its_own_error_and_the_callers_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+
+    def work() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        capture.CudaGraph(torch.device("cuda"), torch.Generator()).capture(work)
+    assert cuda.stream == "the caller's"
+
+
+def test_the_watch_sets_the_mode_of_torch_and_puts_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[object] = [0]
+
+    def set_mode(mode: object) -> None:
+        warnings.warn("a prototype feature", UserWarning, stacklevel=1)
+        modes.append(mode)
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[0])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with pytest.raises(ZeroDivisionError), capture.no_waits():
+        raise ZeroDivisionError
+    assert modes == [0, "error", 0]
