@@ -45,7 +45,8 @@ class Trainer:
         loss = Σ_g λ_g Σ_{conditions} mean(r²),        ∇ = Jᵀ x,  x_i = 2 λ_g(i) r_i / n_i,
 
     and every ``weights.every`` iterations, from the same sweep, λ_g = Σ_h T_h / T_g with T_g = tr K_g over its rows.
-    New weights count from the next iteration on; until the first ones λ = 1.
+    New weights count from the next iteration on; until the first ones λ = 1. On a CUDA device iterations are captured
+    as graphs (`fit(capture=)`), and nothing waits for the device between two records.
 
     Args:
         problem: what to solve.
