@@ -32,9 +32,18 @@ constexpr size_t kTileBytes = sizeof(T) * kPitch * (kTile > 2 * kDepth<T> ? kTil
 // Blocks that share a multiprocessor: 128 registers a thread, so that sums and activations are held without spilling.
 constexpr int kTileBlocks = 2;
 
-// First row and first column of this thread's sums.
-__device__ __forceinline__ int thread_row() { return static_cast<int>(threadIdx.x) / (kTile / kSide) * kSide; }
-__device__ __forceinline__ int thread_column() { return static_cast<int>(threadIdx.x) % (kTile / kSide) * kSide; }
+// First row and first column of this thread's sums: a warp has 4 by 8 of the 16 by 16 quads. Lanes interleave, so that
+// of either operand neighbours read the same 16 bytes, and a half-warp's 8 different ones lie on 32 banks: two accesses
+// to shared memory an operand instead of four.
+__device__ __forceinline__ int thread_row() {
+  const int t = static_cast<int>(threadIdx.x);
+  return (t % 2 + t / 16 % 2 * 2 + t / 32 % 4 * 4) * kSide;
+}
+__device__ __forceinline__ int thread_column() {
+  const int t = static_cast<int>(threadIdx.x);
+  return (t / 2 % 8 + t / 128 * 8) * kSide;
+}
+static_assert(kThreads == 256 && kTile / kSide == 16, "8 warps, 4 along the rows and 2 along the columns");
 
 // Where a thread t fetches of an operand whose k runs along memory: element t % kDepth of a slice, for every row of the
 // tile whose number is t / kDepth modulo kThreads / kDepth.
