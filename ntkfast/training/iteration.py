@@ -70,6 +70,7 @@ class Iteration:
         self.parameters = dict(net.named_parameters())
         self.buffers = [module._buffers for module in net.modules() if module._buffers]
         self._gradients: dict[str, Tensor] = {}  # of the parameters that have required grad so far, contiguous
+        self._make_gradients()
         self._has_stepped = False
         self._workspace = Workspace()
         self.read: list[object] = []  # what the last iteration read beside the state: a graph of it reads that again
