@@ -26,6 +26,8 @@ from ..problems.points import Points
 from .iteration import Iteration, Kind, Outcome
 from .step import Batch
 
+MOST_MOVES = 4  # a run begins with two: before its first iteration, and after the optimizer has made its state
+
 
 class Graph(Protocol):
     """Work that was recorded once and can be done again."""
@@ -54,19 +56,22 @@ class CudaGraph:
 
     def capture(self, work: Callable[[], Outcome]) -> Outcome:
         """Record the work without doing it."""
+        broken: RuntimeError | None = None
         with torch.cuda.device(self._device):
-            stream, broken = torch.cuda.current_stream(), None
+            before = torch.cuda.current_stream()
+            # torch's own stream for captures is on the device that was captured first.
+            stream = torch.cuda.Stream(self._device)
             try:
-                with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
                     try:
                         return work()
                     except RuntimeError as error:
                         broken = error
                         raise
-            except RuntimeError as error:
-                raise broken or error  # noqa: B904  the end of a broken capture complains too, and says less
+            except RuntimeError as late:
+                raise broken or late from None  # the end of a broken capture complains too, and says less
             finally:
-                torch.cuda.set_stream(stream)  # torch leaves its own one current where a capture fails
+                torch.cuda.set_stream(before)  # a capture that fails leaves its own one current
 
     def replay(self) -> None:
         """Queue the recorded work on the current stream."""
@@ -123,6 +128,7 @@ class Captured:
         self._eager: Counter[Kind] = Counter()
         self._graphs: dict[Kind, tuple[Graph, Outcome, list[object]]] = {}
         self._place: tuple[object, ...] = ()
+        self._moves = 0  # iterations in a row before which the place had changed
 
     def gradient(self, kind: Kind) -> tuple[Batch, Outcome]:
         """Draw and find the gradient eagerly, the second time of a kind under a watch for waits.
@@ -151,10 +157,17 @@ class Captured:
         if self.refusal is not None:
             return None
         place = _place_of(self.iteration)
-        if place != self._place:  # what the graphs write to is not what the network consists of now
+        self._moves = self._moves + 1 if place != self._place else 0
+        if self._moves:  # the graphs would go on with what was there before
             self._place = place
             self._graphs.clear()
             self._eager.clear()
+            reason = host_state(self.iteration.optimizer)
+            if self._moves > MOST_MOVES:
+                reason = reason or "something that a graph would freeze changes from iteration to iteration"
+            if reason:
+                self._refuse(reason)
+                return None
         if self._eager[kind] < 2 or (kind not in self._graphs and not self._capture(kind)):
             return None
         graph, found, _ = self._graphs[kind]
@@ -215,11 +228,20 @@ def _where(error: BaseException) -> str:
 
 
 def _place_of(iteration: Iteration) -> tuple[object, ...]:
-    """Where everything stands that the caller could replace between two iterations."""
-    rates = [id(group["lr"]) for group in iteration.optimizer.param_groups]
+    """What a graph keeps that the caller could change between two iterations: where tensors lie, and host settings."""
+    optimizer, weights, parameters = iteration.optimizer, iteration.weights, iteration.parameters.values()
     return (
-        id(iteration.optimizer),
-        *rates,
-        *(p.data_ptr() for p in iteration.parameters.values()),
-        *(p.requires_grad for p in iteration.net.parameters()),
+        id(optimizer),
+        weights and weights.normalize,
+        *((p.data_ptr(), p.requires_grad) for p in parameters),
+        *(_settled(buffer) for buffers in iteration.buffers for buffer in buffers.values()),
+        *(_settled(x) for state in optimizer.state.values() for x in state.values()),
+        *(_settled(x) for group in optimizer.param_groups for x in group.values()),
     )
+
+
+def _settled(x: object) -> object:
+    """A tensor as where it lies, whose content may change; anything else as it is."""
+    if isinstance(x, torch.Tensor):
+        return x.data_ptr()
+    return tuple(map(_settled, x)) if isinstance(x, list | tuple) else x

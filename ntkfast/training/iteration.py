@@ -67,9 +67,11 @@ class Iteration:
     ) -> None:
         self.net, self.layout, self.weights, self.optimizer = net, layout, weights, optimizer
         self.generator = generator
-        self.parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        plain = torch.contiguous_format
-        self.gradients = {name: torch.empty_like(p, memory_format=plain) for name, p in self.parameters.items()}
+        self.parameters = dict(net.named_parameters())
+        self.buffers = [module._buffers for module in net.modules() if module._buffers]
+        self._gradients: dict[str, Tensor] = {}  # of the parameters that have required grad so far, contiguous
+        self._make_gradients()
+        self._has_stepped = False
         self._workspace = Workspace()
         self.read: list[object] = []  # what the last iteration read beside the state: a graph of it reads that again
         self.lam = torch.empty(len(layout.groups), dtype=torch.float64, device=layout.device)
@@ -96,12 +98,12 @@ class Iteration:
         """Losses, the gradient of Σ λ loss in ``.grad`` of the parameters, and the traces if the kind has them."""
         chain, args, groups = prepared = self.layout.prepare(self.net, batch)
         self.read = [prepared]
+        self._make_gradients()
         with torch.no_grad():
             rows, diag = pulled_sweep(
-                chain, args, groups, self._pull, batch.targets, self.gradients, kind.traces, self._workspace
+                chain, args, groups, self._pull, batch.targets, self._gradients, kind.traces, self._workspace
             )
-        for name, gradient in self.gradients.items():
-            self.parameters[name].grad = gradient
+        self._hand_over()
         losses = self.layout.losses(rows)
         if diag is None:
             return Outcome(losses)
@@ -113,6 +115,22 @@ class Iteration:
             self.read.append(prepared)
             traces[self.layout.groups.index(group)] = fresh.trace(*prepared)
         return Outcome(losses, traces, traces / self._fresh_rows)
+
+    def _make_gradients(self) -> None:
+        for name, p in self.parameters.items():
+            if p.requires_grad and name not in self._gradients:
+                self._gradients[name] = torch.empty_like(p, memory_format=torch.contiguous_format)
+
+    def _hand_over(self) -> None:
+        """Let ``.grad`` be the gradients just found, and none where a parameter was frozen since."""
+        for name, gradient in self._gradients.items():
+            p = self.parameters[name]
+            if not p.requires_grad:
+                p.grad = None
+            elif p.stride() == gradient.stride():
+                p.grad = gradient
+            else:  # fused optimizers pair the elements as they lie in memory
+                p.grad = torch.empty_like(p, requires_grad=False).copy_(gradient)
 
     def look(self, batch: Batch) -> Outcome:
         """Losses and traces on given points; no gradient is touched."""
@@ -129,10 +147,15 @@ class Iteration:
 
     def update(self) -> None:
         """Step the optimizer."""
+        if self._has_stepped:
+            self.optimizer.step()
+            return
         with warnings.catch_warnings():
-            # One that can be captured warns of the steps before the capture.
+            # One that can be captured warns once of steps before the capture. Later steps change no filters: that makes
+            # Python forget which warnings it has shown.
             warnings.filterwarnings("ignore", ".*constructed with capturable=True", UserWarning)
             self.optimizer.step()
+        self._has_stepped = True
 
     def run(self, kind: Kind) -> Outcome:
         """All parts in order, with no look between them."""

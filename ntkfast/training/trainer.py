@@ -95,14 +95,29 @@ class Trainer:
         self.history = History()
         generator = torch.Generator(next(p for p in net.parameters() if p.requires_grad).device).manual_seed(seed)
         self._layout = Layout(problem, points_by_condition(problem, batch), net, generator)
-        self.weights = weights if isinstance(weights, NTKWeights) else None
         lam = initial_weights(weights, self._layout.groups)
         self._default_optimizer = optimizer is None
-        self.optimizer = optimizer_of(net, optimizer)
-        self.scheduler = scheduler_of(self.optimizer, scheduler, default_optimizer=optimizer is None)
-        self._step = Iteration(net, self._layout, self.weights, lam, self.optimizer, generator)
+        bound = optimizer_of(net, optimizer)
+        self.scheduler = scheduler_of(bound, scheduler, default_optimizer=optimizer is None)
+        rule = weights if isinstance(weights, NTKWeights) else None
+        self._step = Iteration(net, self._layout, rule, lam, bound, generator)
         self._captured = self._capture_of(None)
         self._seconds = 0.0
+
+    @property
+    def weights(self) -> NTKWeights | None:
+        """The rule of the loss weights; None where they are fixed."""
+        return self._step.weights
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What steps the parameters. Another one counts from the next iteration on; ``scheduler`` stays as it is."""
+        return self._step.optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        self._step.optimizer = optimizer_of(self.net, optimizer)
+        self._default_optimizer = False
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -148,6 +163,7 @@ class Trainer:
             callbacks: functions of the trainer, called after every iteration.
             capture: run iterations as CUDA graphs: None where that is possible (a warning says why if a GPU's cannot),
                 True or else raise, False never. A graph repeats what residuals and targets did when it was captured.
+                Graphs are captured anew where the optimizer, its settings or the place of a parameter change.
 
         Returns:
             The history of all iterations so far; ``trainer.history`` is the same object.
@@ -156,7 +172,8 @@ class Trainer:
             ValueError: if ``iterations`` is negative, an interval is not positive, ``out`` cannot be written or holds
                 the history of another run, or ``capture`` is True where no graph can hold an iteration.
             TypeError: if an argument is of another type.
-            FloatingPointError: if a loss or a weight stops being finite; the history is kept.
+            FloatingPointError: if a loss or a weight stops being finite; the history is kept. On a GPU losses are
+                looked at when they are recorded, weights by way of them.
         """
         check_fit(iterations, record_every, error_every, checkpoint_seconds)
         hooks, spectra = hooks_of(callbacks), iterations_of(spectra)
@@ -286,7 +303,7 @@ class Trainer:
             "problem": problem_kind(self.problem, self._layout.component_groups),
             "net": self.net.state_dict(),
             "layers": structure(self.net),
-            "trained": list(self._step.parameters),
+            "trained": [name for name, p in self.net.named_parameters() if p.requires_grad],
             "optimizer": self.optimizer.state_dict(),
             "optimizer_kind": type(self.optimizer).__name__,
             "default_optimizer": self._default_optimizer,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import types
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -132,6 +132,60 @@ def test_parameters_that_are_replaced_during_the_run_are_trained(graphs) -> None
     assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
 
 
+def at_iteration_20(change) -> list:
+    return [lambda trainer: change(trainer) if trainer.iteration == 20 else None]
+
+
+def decays(trainer: ntk.Trainer) -> None:
+    trainer.optimizer.param_groups[0]["weight_decay"] = 0.1
+
+
+def starts_anew(trainer: ntk.Trainer) -> None:
+    trainer.optimizer.state.clear()
+
+
+def standardizes(trainer: ntk.Trainer) -> None:
+    trainer.net.standardize.std = 2 * trainer.net.standardize.std
+
+
+def normalizes(trainer: ntk.Trainer) -> None:
+    trainer.weights.normalize = "sum"
+
+
+@pytest.mark.parametrize("change", [decays, starts_anew, standardizes, normalizes])
+def test_what_a_callback_changes_on_the_host_counts_under_capture(graphs, change) -> None:
+    nets = network(), network()
+    for net, capture_wanted in zip(nets, (False, True), strict=True):
+        trainer_of(net).fit(40, capture=capture_wanted, callbacks=at_iteration_20(change), **FIT)
+    assert graphs.replayed > 10
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+def test_another_optimizer_counts_and_one_with_its_state_on_the_host_ends_the_capture(graphs) -> None:
+    def swaps(trainer: ntk.Trainer) -> None:
+        trainer.optimizer = torch.optim.SGD(trainer.net.parameters(), 1e-3)
+
+    nets = network(), network()
+    trainer_of(nets[0]).fit(40, capture=False, callbacks=at_iteration_20(swaps), **FIT)
+    made = trainer_of(nets[1])
+    with pytest.warns(RuntimeWarning, match="SGD has no form that can be captured"):
+        made.fit(40, callbacks=at_iteration_20(swaps), **FIT)
+    assert graphs.replayed > 0
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+def test_momentum_that_a_schedule_cycles_is_never_frozen(graphs) -> None:
+    def cycle(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=100)
+
+    nets = network(), network()
+    made = [ntk.Trainer(PROBLEM, net, optimizer=capturable(net), scheduler=cycle, batch=12) for net in nets]
+    made[0].fit(40, capture=False, **FIT)
+    with pytest.warns(RuntimeWarning, match="something that a graph would freeze changes from iteration to iteration"):
+        made[1].fit(40, **FIT)
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
 def test_an_iteration_that_cannot_be_captured_runs_eagerly_and_says_why(graphs) -> None:
     looks = ntk.Problem(D, {"r": ntk.Condition(D, target=lambda at: at.t * float(at.t.sum()), n=9)})
     nets = network(), network()
@@ -205,62 +259,52 @@ def test_a_copy_of_the_network_is_none_of_the_graphs_business(graphs) -> None:
 
 
 class FakeCuda:
-    """The calls of torch.cuda that a capture makes, written down; ``__exit__`` complains as torch does if broken."""
+    """The parts of torch.cuda that a capture calls; the end of a broken one complains as torch's does."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[str] = []
-        self.stream = "the caller's"
-        for name in ("CUDAGraph", "graph", "device", "current_stream", "set_stream"):
-            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+    def __init__(self) -> None:
+        self.captured_on: list[object] = []
+        self.current = "the caller's stream"
 
-    def CUDAGraph(self) -> FakeCuda:
-        return self
+    def CUDAGraph(self) -> object:
+        return types.SimpleNamespace(register_generator_state=lambda generator: None)
 
-    def register_generator_state(self, generator: torch.Generator) -> None:
-        self.calls.append("register")
+    def Stream(self, device: torch.device) -> object:
+        return f"a stream on {device}"
 
-    def replay(self) -> None:
-        self.calls.append("replay")
+    def current_stream(self) -> object:
+        return self.current
 
-    def current_stream(self) -> str:
-        return self.stream
+    def set_stream(self, stream: object) -> None:
+        self.current = stream
 
-    def set_stream(self, stream: str) -> None:
-        self.stream = stream
+    def device(self, device: torch.device) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
 
-    @contextmanager
-    def device(self, device: torch.device) -> Iterator[None]:
-        self.calls.append(f"on {device}")
-        yield
-
-    @contextmanager
-    def graph(self, graph: FakeCuda, capture_error_mode: str) -> Iterator[None]:
-        self.calls.append("begin")
-        self.stream = "torch's own"
+    @contextlib.contextmanager
+    def graph(self, graph: object, stream: object = None, capture_error_mode: str = "global"):
+        self.captured_on.append(stream)
+        self.current = stream
         try:
             yield
-        except RuntimeError as error:
-            raise RuntimeError("operation failed due to a previous error during capture") from error
-        self.stream = "the caller's"
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+        self.current = "the caller's stream"
 
 
-def test_a_cuda_graph_knows_device_and_generator_before_it_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda(monkeypatch)
+def test_a_capture_is_on_its_own_device_and_keeps_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCuda()
+    for name in ("CUDAGraph", "Stream", "current_stream", "set_stream", "device", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
     graph = capture.CudaGraph(torch.device("cuda:1"), torch.Generator())
-    assert graph.capture(lambda: cuda.calls.append("work")) is None
-    graph.replay()
-    assert cuda.calls == ["register", "on cuda:1", "begin", "work", "on cuda:1", "replay"]
+    assert graph.capture(lambda: "found") == "found"
+    assert fake.captured_on == ["a stream on cuda:1"]
 
+    def breaks() -> None:
+        raise RuntimeError("the first error")
 
-def test_a_broken_capture_gives_its_own_error_and_the_callers_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda(monkeypatch)
-
-    def work() -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    with pytest.raises(RuntimeError, match="not permitted"):
-        capture.CudaGraph(torch.device("cuda"), torch.Generator()).capture(work)
-    assert cuda.stream == "the caller's"
+    with pytest.raises(RuntimeError, match="the first error"):
+        graph.capture(breaks)
+    assert fake.current == "the caller's stream"
 
 
 def test_the_watch_sets_the_mode_of_torch_and_puts_it_back(monkeypatch: pytest.MonkeyPatch) -> None:

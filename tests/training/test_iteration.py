@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
@@ -97,3 +100,76 @@ def test_a_trace_on_fresh_points_is_divided_by_their_number() -> None:
     few, many = (i.gradient(i.draw(), RENEWS) for i in (own, fresh))
     assert float(many.traces[k] / few.traces[k]) == pytest.approx(100, rel=0.2)
     assert float(many.means[k] / few.means[k]) == pytest.approx(1, rel=0.2)
+
+
+def sgd_trainer(net: torch.nn.Module) -> ntk.Trainer:
+    return ntk.Trainer(LINEAR, net, optimizer=torch.optim.SGD(net.parameters(), 1e-2, momentum=0.9))
+
+
+def small_net() -> ntk.MLP:
+    torch.manual_seed(0)
+    return ntk.MLP([2, 7, 6, 1], dtype=torch.float64)
+
+
+def test_a_parameter_that_is_frozen_between_iterations_stays_and_is_trained_again_when_it_is_free() -> None:
+    net = small_net()
+    first = next(net.parameters()).requires_grad_(False)
+    trainer = sgd_trainer(net)
+    for free in (False, True, False, True):
+        first.requires_grad_(free)
+        before = first.detach().clone()
+        trainer.fit(3, progress=False)
+        assert torch.equal(before, first.detach()) != free
+        assert (first.grad is None) != free
+
+
+def test_a_checkpoint_knows_what_is_trained_now(tmp_path) -> None:
+    net = small_net()
+    trainer = sgd_trainer(net)
+    trainer.fit(3, progress=False)
+    next(net.parameters()).requires_grad_(False)
+    trainer.save(tmp_path / "checkpoint.pt")
+    again = small_net()
+    next(again.parameters()).requires_grad_(False)
+    optimizer = torch.optim.SGD(again.parameters(), 1e-2, momentum=0.9)
+    resumed = ntk.Trainer.resume(tmp_path / "checkpoint.pt", LINEAR, again, optimizer)
+    for each in (trainer, resumed):
+        each.fit(3, progress=False)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), again.parameters(), strict=True))
+
+
+def test_parameters_that_lie_transposed_are_trained_the_same() -> None:
+    """Fused Adam pairs parameter and gradient element by element as they lie in memory."""
+    plain = small_net()
+    turned = copy.deepcopy(plain)
+    for p in turned.parameters():
+        p.data = p.data.mT.contiguous().mT if p.ndim == 2 else p.data
+    for net in (plain, turned):
+        ntk.Trainer(LINEAR, net).fit(5, progress=False)
+    for p, q in zip(plain.parameters(), turned.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-12, atol=0)
+        assert q.grad is not None and q.grad.stride() == q.stride()
+
+
+def test_an_optimizer_that_is_assigned_is_the_one_that_steps() -> None:
+    net = small_net()
+    trainer = sgd_trainer(net)
+    trainer.fit(2, progress=False)
+    trainer.optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    before = [p.detach().clone() for p in net.parameters()]
+    trainer.fit(2, progress=False)
+    assert all(torch.equal(p, q) for p, q in zip(before, net.parameters(), strict=True))
+    with pytest.raises(ValueError, match="expected an optimizer of this network's parameters"):
+        trainer.optimizer = torch.optim.SGD(small_net().parameters(), lr=0.0)
+
+
+def test_a_warning_of_the_users_is_shown_once_and_not_in_every_iteration() -> None:
+    def target(at) -> Tensor:
+        warnings.warn("from a target", UserWarning, stacklevel=1)
+        return at.t
+
+    problem = ntk.Problem(D, {"r": ntk.Condition(D, target=target, n=4)})
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        ntk.Trainer(problem, small_net()).fit(20, progress=False)
+    assert len([w for w in shown if "from a target" in str(w.message)]) <= 2
