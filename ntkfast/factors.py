@@ -337,4 +337,6 @@ def gradients_for(where: str, parameters: Mapping[str, Tensor], out: Mapping[str
                 f"{where}: expected out contiguous, {tuple(p.shape)} in {p.dtype} on {p.device} for {name!r}, "
                 f"got {tuple(given.shape)} in {given.dtype} on {given.device}, strides {given.stride()}"
             )
+    if len({out[name].data_ptr() for name in parameters}) < len(parameters):
+        raise ValueError(f"{where}: expected a tensor of its own for every parameter in out, got one under two names")
     return {name: out[name] for name in parameters}

@@ -157,3 +157,7 @@ def test_an_out_that_does_not_fit_is_refused():
     net = TANH.net()
     with pytest.raises(ValueError, match="loss_gradient: expected a tensor for '1.weight' in out, got NoneType"):
         ntk.loss_gradient(net, wave_groups(), out={})
+    square = mlp(nn.Tanh, (2, 2, 2, 1)).double()
+    out = {name: torch.empty_like(p) for name, p in square.named_parameters()}
+    with pytest.raises(ValueError, match="a tensor of its own for every parameter in out, got one under two names"):
+        ntk.loss_gradient(square, wave_groups(), out={**out, "3.weight": out["1.weight"]})

@@ -47,10 +47,6 @@ class Slot {
     }
   }
 
-  static bool keeps_stash(const Sweep<T>& sweep, int l) {
-    return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
-  }
-
   // Views of a tile with so many points.
   TileStacks<T> stacks(const Sweep<T>& sweep, int64_t count, T* memory, Stack<T>* views) const {
     const int L = sweep.layers;

@@ -66,6 +66,12 @@ struct Sweep {
   double* diag;            // (layers, residual_rows)
 };
 
+// Whether the pull-back asks for Z of layer l: the last layer usually has no activation, and then needs no stash.
+template <class T>
+bool keeps_stash(const Sweep<T>& sweep, int l) {
+  return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
+}
+
 // Runs body(context, slot) for slots 0 … threads−1, concurrently.
 struct Parallel {
   int threads;

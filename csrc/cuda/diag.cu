@@ -38,9 +38,6 @@ struct Sizes {
       Z += keeps_stash(sweep, l) ? layer.n_out : 0;
     }
   }
-  static bool keeps_stash(const Sweep<T>& sweep, int l) {
-    return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
-  }
   int64_t row() const { return A + Z + D + out; }
 };
 
@@ -70,7 +67,7 @@ class Chunk {
     };
     for (int l = 0; l < whole.layers; ++l) take(A_, whole.layer[l].n_in);
     for (int l = 0; l < whole.layers; ++l) take(D_, whole.layer[l].n_out);
-    for (int l = 0; l < whole.layers; ++l) take(Z_, Sizes<T>::keeps_stash(whole, l) ? whole.layer[l].n_out : 0);
+    for (int l = 0; l < whole.layers; ++l) take(Z_, keeps_stash(whole, l) ? whole.layer[l].n_out : 0);
     out_ = workspace;
     clear();
   }

@@ -65,10 +65,9 @@ class Workspace {
     const int L = sweep.layers;
     for (int l = 0; l < L; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      const bool stash = l + 1 < L || layer.activation != core::Activation::identity;
       A_.push_back(take(sweep.rows * layer.n_in));
       D_.push_back(take(sweep.cotangent_rows * layer.n_out));
-      Z_.push_back(stash ? take(sweep.rows * layer.n_out) : nullptr);
+      Z_.push_back(keeps_stash(sweep, l) ? take(sweep.rows * layer.n_out) : nullptr);
     }
     sweep.A = A_.data();
     sweep.Z = Z_.data();

@@ -24,12 +24,6 @@ NTK_HD constexpr int weight_pitch(int columns) { return ((columns + kSide - 1) /
 
 constexpr int pairs_of(int channels) { return channels * (channels + 1) / 2; }
 
-// Whether the pull-back asks for Z of layer l.
-template <class T>
-bool needs_stash(const Sweep<T>& sweep, int l) {
-  return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
-}
-
 // Offsets and sizes in elements of T.
 struct SmallLayout {
   int products;             // of one layer: pairs times points
@@ -79,7 +73,7 @@ SmallLayout layout_of(const Sweep<T>& sweep, Task task, int rows) {
   at.work = take(width * pitch);
   for (int l = 0; l < sweep.layers; ++l)
     at.stash[l] =
-        task == Task::diag && needs_stash(sweep, l) ? take(static_cast<int>(sweep.layer[l].n_out) * pitch) : at.work;
+        task == Task::diag && keeps_stash(sweep, l) ? take(static_cast<int>(sweep.layer[l].n_out) * pitch) : at.work;
   at.elements = end;
   return at;
 }

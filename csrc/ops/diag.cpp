@@ -20,18 +20,11 @@ void diag_op(Tensors parameters, Ints activations, Floats constants, Tensors poi
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
-    args.set_points(points, beta);
-    args.set_omega(omega);
-    args.set_seeds(seeds);
+    args.set_streaming(points, beta, omega, seeds, tile_rows);
     check_plain(out, ScalarType::Double, "out", parameters[0]);
     STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
                     args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
-    for (int g = 0; g < args.sweep.groups; ++g)
-      STD_TORCH_CHECK(args.sweep.group[g].selected, "ntkfast: expected all groups to take part in a streaming sweep");
-    STD_TORCH_CHECK(tile_rows >= 0 && tile_rows < (int64_t{1} << 31), "ntkfast: expected 0 to 2^31 tile rows, got ",
-                    tile_rows);
     args.sweep.diag = data_of<double>(out);
-    args.sweep.tile_rows = tile_rows;
     if (parameters[0].is_cpu())
       return ntkfast::diag(args.sweep, torch_parallel(2 * product_operations(args.sweep, args.sweep.rows)));
 #ifdef NTKFAST_CUDA

@@ -22,9 +22,7 @@ void loss_gradient_op(Tensors parameters, Ints activations, Floats constants, Te
   with_dtype(parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> args(parameters, activations, constants, groups);
-    args.set_points(points, beta);
-    args.set_omega(omega);
-    args.set_seeds(seeds);
+    args.set_streaming(points, beta, omega, seeds, tile_rows);
     const int64_t n = args.sweep.residual_rows;
     const auto rows_of = [&](const Tensor& tensor, const char* name, bool may_be_empty) {
       check_plain(tensor, dtype_of<T>(), name, parameters[0]);
@@ -32,11 +30,6 @@ void loss_gradient_op(Tensors parameters, Ints activations, Floats constants, Te
                       ",), got ", shape_text(tensor));
       return tensor.numel() ? data_of<T>(tensor) : nullptr;
     };
-    for (int g = 0; g < args.sweep.groups; ++g)
-      STD_TORCH_CHECK(args.sweep.group[g].selected, "ntkfast: expected all groups to take part in a streaming sweep");
-    STD_TORCH_CHECK(tile_rows >= 0 && tile_rows < (int64_t{1} << 31), "ntkfast: expected 0 to 2^31 tile rows, got ",
-                    tile_rows);
-    args.sweep.tile_rows = tile_rows;
     check_plain(diag, ScalarType::Double, "diag", parameters[0]);
     STD_TORCH_CHECK(diag.numel() == 0 || diag.numel() == args.sweep.layers * n, "ntkfast: expected diag (",
                     args.sweep.layers, ", ", n, "), got ", shape_text(diag));

@@ -176,6 +176,19 @@ void SweepArgs<T>::set_seeds(const Tensors& seeds) {
     }
 }
 
+template <class T>
+void SweepArgs<T>::set_streaming(const Tensors& points, const Tensors& beta, const Tensors& omega, const Tensors& seeds,
+                                 int64_t tile_rows) {
+  set_points(points, beta);
+  set_omega(omega);
+  set_seeds(seeds);
+  for (const Group<T>& group : groups_)
+    STD_TORCH_CHECK(group.selected, "ntkfast: expected all groups to take part in a streaming sweep");
+  STD_TORCH_CHECK(tile_rows >= 0 && tile_rows < (int64_t{1} << 31), "ntkfast: expected 0 to 2^31 tile rows, got ",
+                  tile_rows);
+  sweep.tile_rows = tile_rows;
+}
+
 // Cuts a flat tensor into one (rows, width(l)) matrix a layer.
 template <class T, class Width>
 static std::vector<T*> split(const Tensor& flat, const Tensor& like, const Sweep<T>& sweep, int64_t rows,
@@ -201,7 +214,7 @@ void SweepArgs<T>::set_inputs(const Tensor& A) {
 
 template <class T>
 void SweepArgs<T>::set_stash(const Tensor& Z) {
-  Z_ = split(Z, like_, sweep, sweep.rows, "Z", [&](int l) { return has_stash(sweep, l) ? sweep.layer[l].n_out : 0; });
+  Z_ = split(Z, like_, sweep, sweep.rows, "Z", [&](int l) { return keeps_stash(sweep, l) ? sweep.layer[l].n_out : 0; });
   sweep.Z = Z_.data();
 }
 

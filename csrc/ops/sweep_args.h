@@ -65,6 +65,9 @@ class SweepArgs {
   void set_points(const Tensors& points, const Tensors& beta);
   void set_omega(const Tensors& omega);
   void set_seeds(const Tensors& seeds);  // one a component, (C_j, n, n_out), any strides
+  // All that a sweep needs which keeps no stacks; every group takes part.
+  void set_streaming(const Tensors& points, const Tensors& beta, const Tensors& omega, const Tensors& seeds,
+                     int64_t tile_rows);
   void set_inputs(const Tensor& A);      // flat: (rows, n_in) a layer, one after the other; empty: not kept
   void set_stash(const Tensor& Z);       // flat: (rows, n_out) a layer that an activation follows
   void set_cotangents(const Tensor& D);  // flat: (cotangent_rows, n_out) a layer
@@ -116,12 +119,6 @@ double stack_features(const Sweep<T>& sweep) {
   double features = 0;
   for (int l = 0; l < sweep.layers; ++l) features += static_cast<double>(sweep.layer[l].n_in + sweep.layer[l].n_out);
   return features;
-}
-
-// Whether an activation follows layer l: the last layer usually has none, and then needs no stash.
-template <class T>
-bool has_stash(const Sweep<T>& sweep, int l) {
-  return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
 }
 
 }  // namespace ntkfast

@@ -153,11 +153,13 @@ def scheduler_of(
     return bound
 
 
-def check_fit(iterations: int, record_every: int, error_every: int, checkpoint_seconds: float) -> None:
+def check_fit(
+    iterations: int, record_every: int, error_every: int, checkpoint_seconds: float, capture: bool | None
+) -> None:
     """Refuse numbers that are none, negative ones, and intervals of zero.
 
     Raises:
-        TypeError: no whole number, or for the seconds no number.
+        TypeError: no whole number, for the seconds no number, or for the capture none of True, False and None.
         ValueError: out of range.
     """
     for name, number, least in (
@@ -171,6 +173,8 @@ def check_fit(iterations: int, record_every: int, error_every: int, checkpoint_s
             raise ValueError(f"fit: expected {name} >= {least}, got {number}")
     if not isinstance(checkpoint_seconds, numbers.Real):
         raise TypeError(f"fit: expected checkpoint_seconds as a number, got {_kind(checkpoint_seconds)}")
+    if not (capture is None or isinstance(capture, bool)):
+        raise TypeError(f"fit: expected capture as True, False or None, got {capture!r}")
 
 
 def iterations_of(spectra: Iterable[int]) -> frozenset[int]:

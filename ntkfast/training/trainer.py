@@ -175,7 +175,7 @@ class Trainer:
             FloatingPointError: if a loss or a weight stops being finite; the history is kept. On a GPU losses are
                 looked at when they are recorded, weights by way of them.
         """
-        check_fit(iterations, record_every, error_every, checkpoint_seconds)
+        check_fit(iterations, record_every, error_every, checkpoint_seconds, capture)
         hooks, spectra = hooks_of(callbacks), iterations_of(spectra)
         self._captured = self._capture_of(capture)
         if self.eager_because and capture is None and self._layout.device.type == "cuda":

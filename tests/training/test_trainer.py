@@ -378,6 +378,7 @@ def test_a_trainer_is_made_of_a_problem_and_a_network_that_fits(problem, net, er
         ({"iterations": "3"}, "expected iterations as a whole number, got '3'"),
         ({"error_every": 2.5}, "expected error_every as a whole number, got 2.5"),
         ({"checkpoint_seconds": "1"}, "expected checkpoint_seconds as a number, got str"),
+        ({"capture": "no"}, "expected capture as True, False or None, got 'no'"),
         ({"spectra": 5}, "expected spectra as a sequence of iterations, got int"),
         ({"spectra": [0, 1.5]}, "expected whole numbers in spectra, got 1.5"),
         ({"callbacks": print}, "expected callbacks as a sequence of functions of the trainer, got builtin"),
