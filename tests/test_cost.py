@@ -23,6 +23,25 @@ def test_the_paper_network_goes_structured_in_the_hidden_layers_only():
 def test_one_pass_is_taken_where_a_second_would_gain_little():
     assert set(gram_paths((2, 16, 16, 16, 1), channels=1, n=2000)) == {"structured"}
     assert set(gram_paths((2, 16, 16, 16, 1), channels=12, n=2000)) == {"explicit"}
+    assert gram_paths((2, 30, 30, 1), channels=2, n=10**6) == ("explicit", "structured", "explicit"), "or enough"
+
+
+def test_small_grams_form_no_jacobian():
+    """Buffers and tasks of explicit layers cost the same however few the entries; a triangle has half of them."""
+    structured, mixed = ("structured",) * 3, ("explicit", "structured", "explicit")
+    paths = [gram_paths((2, 500, 500, 1), 4, n, m) for n, m in ((18, None), (20, None), (20, 20), (60, None))]
+    assert paths == [structured, structured, mixed, mixed]
+
+
+def test_a_jacobian_is_formed_for_many_rows():
+    assert gram_paths((100, 100), channels=7, n=300) == ("structured",)
+    assert gram_paths((100, 100), channels=7, n=10**6) == ("explicit",)
+
+
+def test_two_products_of_a_few_features_cost_more_than_these():
+    assert gram_paths((2, 2), channels=1, n=10**7) == ("explicit",)
+    assert gram_paths((3, 3), channels=1, n=10**7) == ("explicit",)
+    assert gram_paths((8, 8), channels=1, n=10**7) == ("structured",)
 
 
 def test_wide_inputs_of_a_classifier_do_not_go_explicit():

@@ -12,6 +12,7 @@ from cases import (
     close,
     double,
     mlp,
+    randomized,
     two_components,
     u_t,
     uniform,
@@ -42,6 +43,10 @@ def flat(parts: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([part.flatten() for part in parts.values()])
 
 
+def blocks_of(vector: torch.Tensor, net: nn.Module) -> tuple[torch.Tensor, ...]:
+    return vector.split([p.numel() for p in trainable(net).values()])
+
+
 def exact_jacobians(net: nn.Module, groups) -> dict[str, torch.Tensor]:
     return {name: reference.jacobian(double(net), x.double(), residual) for name, (x, residual) in groups.items()}
 
@@ -69,6 +74,32 @@ def test_products_with_vectors_equal_the_reference(problem: Problem):
     assert problem.close(flat(back), J.T @ x.to(problem.dtype).double())
     v = directions(problem.net)
     assert problem.close(f.jvp(v), J @ flat(v).double())
+
+
+@pytest.mark.parametrize("widths", [(3, 259, 2), (7, 300, 259, 5, 1)], ids=str)
+def test_products_with_vectors_of_wide_layers(widths: tuple[int, ...], dtype: torch.dtype):
+    """Wider than what a task of vjp takes of a layer, on either side, and not by a multiple."""
+    net, x = randomized(mlp(nn.Tanh, widths)).to(dtype), uniform(5, widths[0]).to(dtype)
+    f, J = ntk.factors(net, x, ntk.value), exact_jacobians(net, {"": (x, ntk.value)})[""]
+    r, v = (uniform(len(J), 1).flatten() - 0.4).to(dtype), directions(net)
+    for (name, part), expected in zip(f.vjp(r).items(), blocks_of(J.T @ r.double(), net), strict=True):
+        assert close(part.flatten(), expected, dtype), name
+    assert close(f.jvp(v), J @ flat(v).double(), dtype)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_threads_share_wide_layers_and_many_rows(threads: int):
+    """Enough operations that every thread takes some."""
+    net, x, before = randomized(mlp(nn.Tanh, (2, 97, 73, 3))), uniform(400), torch.get_num_threads()
+    f, J = ntk.factors(net, x, ntk.value), exact_jacobians(net, {"": (x, ntk.value)})[""]
+    r = uniform(len(J), 1).flatten() - 0.4
+    try:
+        torch.set_num_threads(threads)
+        found = f.vjp(r)
+    finally:
+        torch.set_num_threads(before)
+    for (name, part), expected in zip(found.items(), blocks_of(J.T @ r, net), strict=True):
+        assert close(part.flatten(), expected, torch.float64), name
 
 
 def test_products_are_adjoint(problem: Problem):

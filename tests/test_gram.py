@@ -104,6 +104,26 @@ def test_two_dicts_of_groups_give_the_joint_cross_matrix(dtype: torch.dtype):
     assert close(ntk.gram(net, groups, y=y), reference.gram(double(net), exact[0], y=exact[1]), dtype)
 
 
+def test_more_strips_than_are_summed_together():
+    case = Case("tall", lambda: mlp(nn.Tanh, (2, 7, 5, 1)), wave, n=1000)
+    J, net, x = expected_jacobian(case, torch.float64), case.net(), case.points()
+    assert close(ntk.gram(net, x, wave, method="structured"), J @ J.T, torch.float64)
+    assert close(ntk.gram(net, x, wave, x[:9], method="structured"), J @ J[:9].T, torch.float64)
+
+
+@pytest.mark.parametrize("explicit", [(0, 2), (1,)], ids=str)
+def test_layers_of_both_kinds_add_up(explicit: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    """As large grams have them: explicit layers and structured ones in one matrix."""
+    paths = ["explicit" if layer in explicit else "structured" for layer in range(3)]
+    monkeypatch.setattr("ntkfast.contraction.gram_paths", lambda *sizes: paths)
+    net, x, y = TANH.net(dtype), TANH.points(dtype, n=71), TANH.points(dtype, n=17, seed=2)
+    J, other = (reference.jacobian(double(net), points.double(), wave) for points in (x, y))
+    K = ntk.gram(net, x, wave)
+    assert close(K, J @ J.T, dtype)
+    assert torch.equal(K, K.T)
+    assert close(ntk.gram(net, x, wave, y), J @ other.T, dtype)
+
+
 @pytest.mark.parametrize("method", ["structured", "explicit"])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 16, 17, 31, 33, 64, 65, 129])
 def test_every_tile_border_is_handled(n: int, method: str):

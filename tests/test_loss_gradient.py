@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from cases import Case, Problem, close, double, heat, mlp, randomized, two_components, uniform, wave, wave_groups
 from torch import Tensor, nn
 
 import ntkfast as ntk
-from ntkfast import reference
+from ntkfast import _ops, reference
+from ntkfast.sweep import chain_args, group_args
 
 TANH = Case("tanh", lambda: mlp(nn.Tanh), wave)
 WEIGHTS = {"u": 3.0, "ut": 0.5, "r": 2.0}
@@ -85,9 +88,19 @@ def test_every_number_of_points(n: int):
     )
 
 
-def test_frozen_parameters_are_left_out():
+@pytest.fixture
+def unwritten_memory_is_nan() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # and torch fills what it allocates
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize("frozen", [slice(1, 3), slice(0, 2), slice(0, 5), slice(3, 6)], ids=str)
+@pytest.mark.usefixtures("unwritten_memory_is_nan")
+def test_frozen_parameters_are_left_out(frozen: slice):
     net = TANH.net()
-    for parameter in list(net.parameters())[1:3]:
+    for parameter in list(net.parameters())[frozen]:
         parameter.requires_grad_(False)
     groups = wave_groups(20)
     found, f = ntk.loss_gradient(net, groups, traces=True), ntk.factors(net, groups)
@@ -96,6 +109,41 @@ def test_frozen_parameters_are_left_out():
     assert close(flat(found.gradient), flat(f.vjp(x)), torch.float64)
     for name, trace in f.trace().items():
         assert close(found.traces[name], trace, torch.float64)
+
+
+@ntk.residual("t", "x")
+def uneven(u):
+    return {
+        "value": 3.0 * u.value,
+        "x": u.d(x=2) + u.d(x=1),
+        "t": u.d(t=2),
+        "slope": u.d(x=1),
+        "all": u.d(x=2) - u.d(t=2),
+    }
+
+
+def test_components_that_need_some_channels_of_their_group(dtype: torch.dtype):
+    net, groups = TANH.net(dtype), {"u": (uniform(23).to(dtype), uneven)}
+    found, f = ntk.loss_gradient(net, groups, {"u": 0.3}, traces=True), ntk.factors(net, groups)
+    assert close(flat(found.gradient), by_autograd(net, groups, {"u": 0.3})[1], dtype)
+    assert close(found.rows, reference.rows(double(net), groups["u"][0].double(), uneven).detach().flatten(), dtype)
+    assert close(found.traces["u"], f.trace()["u"].double(), dtype)
+
+
+def test_seeds_may_have_any_strides(dtype: torch.dtype):
+    net, x = randomized(mlp(nn.Tanh, (2, 9, 3))).to(dtype), uniform(7).to(dtype)
+    chain, args = chain_args(net)
+    groups = group_args(chain, {"u": (x, ntk.value)})
+    scattered = [torch.randn(3, 7, 1, dtype=dtype).permute(2, 1, 0) for _ in range(3)]
+    pull, nothing = torch.randn(21, dtype=dtype), torch.empty(0, dtype=dtype)
+    results = []
+    for seeds in (scattered, [seed.contiguous() for seed in scattered]):
+        rows, grads = torch.empty_like(pull), [torch.empty_like(p) for p in args.parameters]
+        _ops.loss_gradient(args, groups, seeds, nothing, pull, 0, rows, grads, nothing.double())
+        results.append([rows, *grads])
+    assert all(close(a, b.double(), dtype) for a, b in zip(*results, strict=True))
+    expected = torch.stack([(s[0].double() * double(net)(x.double())).sum(-1) for s in scattered], -1).flatten()
+    assert close(results[0][0], expected.detach(), dtype)
 
 
 def test_the_number_of_threads_changes_no_more_than_rounding():

@@ -13,6 +13,7 @@ from cases import (
     Case,
     burgers,
     close,
+    double,
     expected_jacobian,
     heat,
     mlp,
@@ -287,7 +288,10 @@ def kernels(case: Case) -> dict[torch.dtype, list[torch.Tensor]]:
         grams = [ntk.gram(net, x, case.residual, method=method) for method in ("structured", "explicit")]
         v = {name: torch.ones_like(p) for name, p in net.named_parameters()}
         vjp = torch.cat([part.flatten() for part in f.vjp(torch.ones_like(f.rows)).values()])
-        found[dtype] = [ntk.trace(net, x, case.residual), ntk.diag(net, x, case.residual), *grams, vjp, f.jvp(v)]
+        of_loss = ntk.loss_gradient(net, {"": (x, case.residual)}, traces=True)
+        gradient = torch.cat([part.flatten() for part in of_loss.gradient.values()])
+        traces = [ntk.trace(net, x, case.residual), of_loss.traces[""]]
+        found[dtype] = [*traces, ntk.diag(net, x, case.residual), *grams, vjp, f.jvp(v), of_loss.rows, gradient]
     return {dtype: [result.detach() for result in results] for dtype, results in found.items()}
 
 
@@ -310,7 +314,11 @@ def test_every_instruction_set_level_equals_the_reference(level: str, tmp_path: 
         for dtype, results in saved[case.name].items():
             J = expected_jacobian(case, dtype)
             K = J @ J.T
-            for actual, exact in zip(results, [K.trace(), K.diagonal(), K, K, J.sum(0), J.sum(1)], strict=True):
+            rows = reference.rows(double(case.net(dtype)), case.points(dtype).double(), case.residual)
+            rows = rows.detach().flatten()
+            gradient = 2 / len(rows) * rows @ J
+            expected = [K.trace(), K.trace(), K.diagonal(), K, K, J.sum(0), J.sum(1), rows, gradient]
+            for actual, exact in zip(results, expected, strict=True):
                 assert close(actual, exact, dtype)
 
 
@@ -324,6 +332,31 @@ def test_infinite_products_stay_where_they_are(activation):
     assert exact.isfinite()
     for found in (ntk.trace(net, x, wrt="*.bias"), ntk.gram(net, x, wrt="*.bias", method="structured").trace()):
         assert torch.isclose(found, exact, rtol=1e-5)
+
+
+@ntk.residual("t", "x")
+def steep(u):
+    return 1e25 * u.d(x=2)
+
+
+def test_infinite_products_of_cotangents_stay_where_they_are():
+    """They may overflow in layers that are frozen, and in channels that have no part in a bias."""
+    net, x = randomized(mlp(nn.Tanh)).float(), uniform(5).float()
+    exact = reference.gram(net, x, steep, wrt="5.bias")
+    assert exact.count_nonzero() == 0
+    assert torch.equal(ntk.trace(net, x, steep, wrt="5.bias"), exact.trace())
+    for method in ("structured", "explicit"):
+        assert torch.equal(ntk.gram(net, x, steep, wrt="5.bias", method=method), exact)
+    with torch.no_grad():
+        net[3].weight.mul_(1e-25)
+        net[5].weight.mul_(1e25)
+    for parameter in list(net.parameters())[2:]:
+        parameter.requires_grad_(False)
+    exact = reference.trace(net, x)
+    assert exact.isfinite()
+    found = ntk.loss_gradient(net, {"": (x, ntk.value)}, traces=True)
+    for trace in (ntk.trace(net, x), ntk.factors(net, x).trace(), found.traces[""]):
+        assert torch.isclose(trace, exact, rtol=1e-5)
 
 
 def test_malformed_operator_calls_are_refused():

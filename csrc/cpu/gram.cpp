@@ -130,12 +130,15 @@ void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int6
 }
 
 // Adds a layer's part to the sums of a strip. The terms (c, e) and (e, c) are added to each other first: the sum is
-// then the same, bit for bit, with x and y exchanged.
+// then the same, bit for bit, with x and y exchanged. A bias alone asks for the value channels, and products of others
+// may be infinite.
 template <class T>
 void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count,
                       int y_channels, const T* packed_a, const T* packed_d, T* sums) {
   alignas(64) T term[kTileRows * kPanel<T>], other[kTileRows * kPanel<T>];
-  const int x_channels = x.component_of(part).channels;
+  const bool values = layer.weight_jacobian == T(0);
+  const int x_channels = values ? 1 : x.component_of(part).channels;
+  if (values) y_channels = 1;
   for (int high = 0; high < (x_channels > y_channels ? x_channels : y_channels); ++high)
     for (int low = 0; low <= high; ++low) {
       const bool forth = low < x_channels && high < y_channels,

@@ -76,7 +76,7 @@ void contract_diag(const Layer<T>& layer, const Component& component, int64_t co
       for (int e = 0; e <= c; ++e)
         total += (c == e ? 1.0 : 2.0) * d[i * d_pairs + pair(c, e)] *
                  a[i * a_pairs + pair(component.channel[c], component.channel[e])];
-    diag[i * stride] = weight * total + bias * d[i * d_pairs];
+    diag[i * stride] = weight * total + (bias != 0 ? bias * d[i * d_pairs] : 0.0);  // ⟨D, D⟩ may be infinite
   }
 }
 

@@ -94,6 +94,13 @@ def test_infinite_values_have_finite_derivatives(name: str, dtype: torch.dtype, 
     assert torch.equal(h[1:], inputs.z[1:])
 
 
+@pytest.mark.parametrize("name", ["erf", "gelu"])
+def test_polynomials_times_an_exponential_that_has_nearly_vanished(name: str, dtype: torch.dtype, device: str) -> None:
+    inputs = example(2, 1, 1, 37, dtype)
+    inputs.z[0] = torch.linspace(3.5, 8.0, 37) * torch.tensor([1.0, -1.0]).repeat(19)[:37]
+    check(name, inputs, device)
+
+
 def test_same_bits_for_any_number_of_threads() -> None:
     inputs = example(2, 1, 300, 65, torch.float32, per_point=True)
     threads = torch.get_num_threads()
