@@ -13,9 +13,9 @@ STABLE_TORCH_LIBRARY(ntkfast, m) {
   m.def("diag(" CHAIN
         ", Tensor[] points, Tensor[] beta, Tensor[] omega, int[] groups, Tensor[] seeds, "
         "int tile_rows, Tensor(a!) out) -> ()");
-  m.def("loss_gradient(" CHAIN
+  m.def("linear_sweep(" CHAIN
         ", Tensor[] points, Tensor[] beta, Tensor[] omega, int[] groups, Tensor[] seeds, Tensor offset, Tensor pull, "
-        "int tile_rows, Tensor(a!) rows, Tensor(b!)[] grads, Tensor(c!) diag) -> ()");
+        "int tile_rows, Tensor(a!) rows, Tensor(b!)[] grads, Tensor(c!) diag, Tensor(d!) A, Tensor(e!) D) -> ()");
   m.def("factor_diag(" CHAIN ", int[] groups, Tensor A, Tensor D, Tensor(a!) out) -> ()");
   m.def("vjp(" CHAIN ", int[] groups, Tensor A, Tensor D, Tensor x, Tensor(a!)[] grads) -> ()");
   m.def("jvp(" CHAIN ", int[] groups, Tensor A, Tensor D, Tensor[] tangents, Tensor(a!) out) -> ()");

@@ -133,7 +133,7 @@ def diag(chain: ChainArgs, groups: GroupArgs, seeds: list[Tensor], tile_rows: in
     )
 
 
-def loss_gradient(
+def linear_sweep(
     chain: ChainArgs,
     groups: GroupArgs,
     seeds: list[Tensor],
@@ -143,9 +143,11 @@ def loss_gradient(
     rows: Tensor,
     grads: list[Tensor],
     diag: Tensor,
+    A: Tensor,
+    D: Tensor,
 ) -> None:
-    """Write the rows Σ seeds · channels − offset, Jᵀ(pull ∘ rows) and, unless empty, the diagonal by layers."""
-    torch.ops.ntkfast.loss_gradient(
+    """Write the rows Σ seeds · channels − offset, and unless empty Jᵀ(pull ∘ rows), the diagonal by layers, A and D."""
+    torch.ops.ntkfast.linear_sweep(
         chain.parameters,
         chain.activations,
         chain.constants,
@@ -160,6 +162,8 @@ def loss_gradient(
         rows,
         grads,
         diag,
+        A,
+        D,
     )
 
 
@@ -205,5 +209,5 @@ def _writes_in_place(*args: object) -> None:
     """The fake rule of every operator here: outputs are the caller's, shapes are known."""
 
 
-for _name in ("jet_forward", "jet_backward", "diag", "loss_gradient", "factor_diag", "vjp", "jvp", "gram", "gemm"):
+for _name in ("jet_forward", "jet_backward", "diag", "linear_sweep", "factor_diag", "vjp", "jvp", "gram", "gemm"):
     torch.library.register_fake(f"ntkfast::{_name}")(_writes_in_place)

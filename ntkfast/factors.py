@@ -246,7 +246,7 @@ def factors(
         TypeError: arguments of a wrong type.
 
     Cost:
-        4 N C Σ n_in n_out flops; N C Σ (n_in + 2 n_out) numbers.
+        4 N C Σ n_in n_out flops; N C Σ (n_in + n_out) numbers, with 2 n_out where a residual is not linear.
 
     Reference:
         Novak, Sohl-Dickstein, Schoenholz, *Fast finite width neural tangent kernel*, 2022, section 3, for values;

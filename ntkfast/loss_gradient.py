@@ -135,7 +135,7 @@ def pulled_sweep(
         for i, layer in enumerate(chain.layers)
         for name, active in zip((layer.weight_name, layer.bias_name), args.active(i), strict=True)
     ]
-    if not all(recording.linear for recording in groups.recordings):
+    if not groups.linear:
         made = sweep(chain, args, groups, workspace)
         rows = made.values if targets is None else made.values - targets
         _ops.vjp(args, groups.spec, made.A, made.D, pull * rows, into)
@@ -144,19 +144,7 @@ def pulled_sweep(
     rows = torch.empty_like(pull)
     size = (len(chain.layers), pull.numel()) if diag else (0,)
     found = torch.empty(size, dtype=torch.float64, device=chain.device)
-    offset = _offset(groups, targets)
-    _ops.loss_gradient(args, groups, seeds, nothing if offset is None else offset, pull, 0, rows, into, found)
+    offset = groups.offset(targets)
+    offset = nothing if offset is None else offset
+    _ops.linear_sweep(args, groups, seeds, offset, pull, 0, rows, into, found, nothing, nothing)
     return rows, found if diag else None
-
-
-def _offset(groups: GroupArgs, targets: Tensor | None) -> Tensor | None:
-    """What is subtracted from Σ seeds · channels: targets, less the terms of the residuals without u."""
-    sources = [recording.source() for recording in groups.recordings]
-    if all(source is None for source in sources):
-        return targets
-    parts = [
-        -source.reshape(-1) if source is not None else recording.points.new_zeros(n * recording.n_components)
-        for source, recording, n in zip(sources, groups.recordings, groups.sizes, strict=True)
-    ]
-    offset = torch.cat(parts)
-    return offset if targets is None else offset + targets

@@ -89,12 +89,15 @@ def sweep(
     """Both sweeps: output channels, rows and seeds, cotangents. Where seeds are given, rows are not asked for."""
     like, widths = args.parameters[0], chain.widths
     workspace.sweeps += 1
-    out = workspace.take("out", groups.rows * chain.out_features, like)
     A = workspace.take("A", groups.rows * sum(widths[:-1]), like)
-    Z = workspace.take("Z", stash_size(chain, groups.rows), like)
     D = workspace.take("D", groups.cotangent_rows * sum(widths[1:]), like)
     if groups.rows == 0:
         return Snapshot(chain, args, groups, like.new_empty(0), A, D, workspace, workspace.sweeps)
+    if groups.linear:
+        rows = linear_rows(args, groups, seeds, A, D)
+        return Snapshot(chain, args, groups, rows, A, D, workspace, workspace.sweeps)
+    out = workspace.take("out", groups.rows * chain.out_features, like)
+    Z = workspace.take("Z", stash_size(chain, groups.rows), like)
     _ops.jet_forward(args, groups, out, A, Z)
     values = [like.new_empty(0)]
     if seeds is None:
@@ -105,6 +108,24 @@ def sweep(
             seeds += own
     _ops.jet_backward(args, groups, seeds, Z, D)
     return Snapshot(chain, args, groups, torch.cat(values), A, D, workspace, workspace.sweeps)
+
+
+def linear_rows(args: ChainArgs, groups: GroupArgs, seeds: list[Tensor] | None, A: Tensor, D: Tensor) -> Tensor:
+    """Rows of linear residuals, (N,), and their stacks into A and D: tile by tile, no stash is stored.
+
+    Where seeds are given the rows are not asked for: they lack the terms without u.
+    """
+    nothing, offset = A.new_empty(0), None
+    if seeds is None:
+        seeds = [seed for recording in groups.recordings for seed in recording.seeds()]
+        offset = groups.offset()
+    rows = A.new_empty(groups.residual_rows)
+    unasked = [nothing] * len(args.parameters)
+    _ops.linear_sweep(
+        *(args, groups, seeds, nothing if offset is None else offset, nothing, 0),
+        *(rows, unasked, A.new_empty(0, dtype=torch.float64), A, D),
+    )
+    return rows
 
 
 def layer_stacks(snapshot: Snapshot, i: int) -> tuple[Tensor, Tensor]:

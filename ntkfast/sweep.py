@@ -84,6 +84,23 @@ class GroupArgs:
         """The same description with only some groups taking part."""
         return encode(self.sizes, self.recordings, [name in names for name in self.names])
 
+    @property
+    def linear(self) -> bool:
+        """Whether every row is linear in the output channels: then the seeds are known before them."""
+        return all(recording.linear for recording in self.recordings)
+
+    def offset(self, targets: Tensor | None = None) -> Tensor | None:
+        """What linear rows are below Σ seeds · channels: targets, less the terms without u; (N,), None where zero."""
+        sources = [recording.source() for recording in self.recordings]
+        if all(source is None for source in sources):
+            return targets
+        parts = [
+            recording.points.new_zeros(n * recording.n_components) if source is None else -source.reshape(-1)
+            for source, recording, n in zip(sources, self.recordings, self.sizes, strict=True)
+        ]
+        offset = torch.cat(parts)
+        return offset if targets is None else offset + targets
+
     def outputs(self, out: Tensor, n_outputs: int) -> list[Tensor]:
         """Cut flat output channels into one (C, n, o) a group."""
         parts, start = [], 0

@@ -139,7 +139,7 @@ def test_seeds_may_have_any_strides(dtype: torch.dtype):
     results = []
     for seeds in (scattered, [seed.contiguous() for seed in scattered]):
         rows, grads = torch.empty_like(pull), [torch.empty_like(p) for p in args.parameters]
-        _ops.loss_gradient(args, groups, seeds, nothing, pull, 0, rows, grads, nothing.double())
+        _ops.linear_sweep(args, groups, seeds, nothing, pull, 0, rows, grads, nothing.double(), nothing, nothing)
         results.append([rows, *grads])
     assert all(close(a, b.double(), dtype) for a, b in zip(*results, strict=True))
     expected = torch.stack([(s[0].double() * double(net)(x.double())).sum(-1) for s in scattered], -1).flatten()

@@ -1,11 +1,11 @@
-// csrc/cuda/{factor_diag,vjp,jvp,gram,diag,loss_gradient}.h for ctypes.
+// csrc/cuda/{factor_diag,vjp,jvp,gram,diag,linear_sweep}.h for ctypes.
 #include <limits>
 
 #include "../../csrc/cuda/diag.h"
 #include "../../csrc/cuda/factor_diag.h"
 #include "../../csrc/cuda/gram.h"
 #include "../../csrc/cuda/jvp.h"
-#include "../../csrc/cuda/loss_gradient.h"
+#include "../../csrc/cuda/linear_sweep.h"
 #include "../../csrc/cuda/vjp.h"
 #include "host_sweep.h"
 
@@ -61,16 +61,19 @@ int vjp(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, c
 }
 
 template <class T>
-int loss_gradient(const ChainArrays& chain, const GroupArrays& groups, const void* offset, const void* pull, void* rows,
-                  void* const* grads, double* diag) {
+int linear_sweep(const ChainArrays& chain, const GroupArrays& groups, const void* offset, const void* pull, void* rows,
+                 void* const* grads, double* diag, void* A, void* D) {
   HostSweep<T> args(chain, groups);
+  args.set_stacks(A, nullptr, D);
+  if (A == nullptr) args.sweep.A = nullptr;
+  if (D == nullptr) args.sweep.D = nullptr;
   args.sweep.diag = diag;
   const auto weight = every_second<T, T*>(chain, grads, 0), bias = every_second<T, T*>(chain, grads, 1);
-  const ntkfast::LossGradient<T> p{
+  const ntkfast::LinearSweep<T> p{
       args.sweep, static_cast<const T*>(offset), static_cast<const T*>(pull), static_cast<T*>(rows), weight.data(),
       bias.data()};
-  auto workspace = workspace_of<T>(ntkfast::cuda::loss_gradient_workspace(p));
-  return ntkfast::cuda::loss_gradient(p, workspace.data(), nullptr);
+  auto workspace = workspace_of<T>(ntkfast::cuda::linear_sweep_workspace(p));
+  return ntkfast::cuda::linear_sweep(p, workspace.data(), nullptr);
 }
 
 template <class T>
@@ -112,9 +115,10 @@ int gram(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, 
                             void* const* grads) {                                                                   \
     return vjp<T>(*chain, *groups, A, D, x, grads);                                                                 \
   }                                                                                                                 \
-  extern "C" int loss_gradient_##name(const ChainArrays* chain, const GroupArrays* groups, const void* offset,      \
-                                      const void* pull, void* rows, void* const* grads, double* diag) {             \
-    return loss_gradient<T>(*chain, *groups, offset, pull, rows, grads, diag);                                      \
+  extern "C" int linear_sweep_##name(const ChainArrays* chain, const GroupArrays* groups, const void* offset,       \
+                                     const void* pull, void* rows, void* const* grads, double* diag, void* A,       \
+                                     void* D) {                                                                     \
+    return linear_sweep<T>(*chain, *groups, offset, pull, rows, grads, diag, A, D);                                 \
   }                                                                                                                 \
   extern "C" int jvp_##name(const ChainArrays* chain, const GroupArrays* groups, void* A, void* D,                  \
                             void* const* tangents, double* out) {                                                   \

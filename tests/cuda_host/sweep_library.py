@@ -21,7 +21,7 @@ OPS = (
     "gram",
     "diag",
     "small_sweep",
-    "loss_gradient",
+    "linear_sweep",
 )
 SOURCES = [
     FOLDER / "sweep_exports.cpp",
@@ -146,7 +146,7 @@ class SweepLibrary:
         described = made.groups(groups.spec, groups, seeds)
         return self.call("diag", chain.parameters[0], made.chain(chain), described, rows, pointer(out))
 
-    def loss_gradient(
+    def linear_sweep(
         self,
         chain: ChainArgs,
         groups: GroupArgs,
@@ -156,12 +156,14 @@ class SweepLibrary:
         rows: Tensor,
         grads: list[Tensor],
         diag: Tensor,
+        A: Tensor,
+        D: Tensor,
     ) -> int:
         made = Arrays()
         described = made.groups(groups.spec, groups, seeds)
         targets = ctypes.c_void_p(made.array(ctypes.c_void_p, [address(g) for g in grads]))
-        arguments = (*map(pointer, (offset, pull, rows)), targets, pointer(diag))
-        return self.call("loss_gradient", rows, made.chain(chain), described, *arguments)
+        arguments = (*map(pointer, (offset, pull, rows)), targets, *map(pointer, (diag, A, D)))
+        return self.call("linear_sweep", rows, made.chain(chain), described, *arguments)
 
     def diag_workspace(self, chain: ChainArgs, spec: list[int]) -> int:
         made = Arrays()

@@ -16,6 +16,7 @@ from host_build import FOLDER, SANITIZER, run_sanitized
 from sweep_cases import BY_NAME, CASES, FEW, Made, SweepCase, close, make, unwritten
 from sweep_library import SweepLibrary
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ntkfast import _ops
 from ntkfast.sweep import GroupArgs
@@ -83,24 +84,25 @@ def check_vjp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> Non
             close(a, b, (case, i))
 
 
-def check_loss_gradient(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
-    """With offsets and the diagonal, and without."""
+def check_linear_sweep(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    """With everything that can be asked for, with a gradient alone, and with factors alone."""
     made = make(case, dtype)
     n = made.groups.residual_rows
-    pull, offset, nothing = torch.randn(n, dtype=dtype), torch.randn(n, dtype=dtype), torch.empty(0, dtype=dtype)
-    unknown = torch.full((len(made.chain.layers), n), torch.nan).double()
-    for given, diag in ((offset, unknown), (nothing, nothing.double())):
-        sides = []
-        for _ in range(2):
-            rows, grads = torch.full((n,), torch.nan, dtype=dtype), [unwritten(p) for p in active(made)]
-            sides.append((rows, grads, diag.clone()))
-        (rows, grads, found), expected = sides
-        assert library.loss_gradient(made.args, made.groups, made.seeds, given, pull, rows, grads, found) == 0
-        _ops.loss_gradient(made.args, made.groups, made.seeds, given, pull, 0, *expected)
-        close(rows, expected[0], case)
-        close(found, expected[2], case, dtype)
-        for i, (a, b) in enumerate(zip(grads, expected[1], strict=True)):
-            close(a, b, (case, i))
+    nothing, diag = torch.empty(0, dtype=dtype), torch.empty(len(made.chain.layers), n, dtype=torch.float64)
+    pull, offset, grads = torch.randn(n, dtype=dtype), torch.randn(n, dtype=dtype), active(made)
+    asked = {
+        "all": (offset, pull, grads, diag, made.A, made.D),
+        "gradient": (nothing, pull, grads, nothing.double(), nothing, nothing),
+        "factors": (offset, nothing, [p[:0] for p in grads], nothing.double(), made.A, made.D),
+    }
+    for name, (given, factor, gradient, *others) in asked.items():
+        outputs = [
+            (unwritten(pull), [unwritten(g) for g in gradient], *(unwritten(t) for t in others)) for _ in range(2)
+        ]
+        assert library.linear_sweep(made.args, made.groups, made.seeds, given, factor, *outputs[0]) == 0
+        _ops.linear_sweep(made.args, made.groups, made.seeds, given, factor, 0, *outputs[1])
+        for i, (a, b) in enumerate(zip(*(tree_leaves(side) for side in outputs), strict=True)):
+            close(a, b, (case, name, i), dtype)
 
 
 def check_jvp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
@@ -172,7 +174,7 @@ CHECKS = {
     "factor_diag": check_factor_diag,
     "diag": check_diag,
     "vjp": check_vjp,
-    "loss_gradient": check_loss_gradient,
+    "linear_sweep": check_linear_sweep,
     "jvp": check_jvp,
     "gram": check_gram,
     "gram_explicit": partial(check_gram, is_explicit=lambda layer: True),

@@ -50,15 +50,9 @@ def calls(dtype: torch.dtype) -> dict[str, tuple]:
         "jet_forward": (*chain, *points, memory["out"], made.A.clone(), memory["Z"]),
         "jet_backward": (*chain, groups.omega, groups.spec, seeds, memory["Z"], made.D.clone()),
         "diag": (*chain, *points, seeds, 0, memory["diag"]),
-        "loss_gradient": (
-            *chain,
-            *points,
-            seeds,
-            *(memory["rows"].clone() for _ in range(2)),
-            0,
-            memory["rows"],
-            grads,
-            memory["diag"],
+        "linear_sweep": (
+            *(*chain, *points, seeds, memory["rows"].clone(), memory["rows"].clone(), 0),
+            *(memory["rows"], grads, memory["diag"], made.A.clone(), made.D.clone()),
         ),
         "factor_diag": (*chain, *side, memory["diag"]),
         "vjp": (*chain, *side, memory["rows"], grads),

@@ -3,7 +3,7 @@
 #include "factor_diag.h"
 #include "jet_backward.h"
 #include "jet_forward.h"
-#include "loss_gradient.h"
+#include "linear_sweep.h"
 #include "seeds.cuh"
 #include "vjp.h"
 
@@ -42,11 +42,11 @@ __global__ void __launch_bounds__(kPoints) rows_kernel(const RowsParams<T> p) {
   const int64_t row = part.residual_row + i * part.stride;
   if (p.offset != nullptr) r -= p.offset[row];
   p.residual[row] = r;
-  p.x[row] = p.pull[row] * r;
+  p.x[row] = p.pull == nullptr ? T(0) : p.pull[row] * r;
 }
 
 template <class T>
-int rows(const LossGradient<T>& p, const Sweep<T>& sweep, T* x, void* stream) {
+int rows(const LinearSweep<T>& p, const Sweep<T>& sweep, T* x, void* stream) {
   RowsParams<T> params{sweep.out, p.offset, p.pull, p.residual, x, sweep.layer[sweep.layers - 1].n_out, {}, {}};
   for (const Parts<T>& parts : tables_of(sweep, true, [](int) { return kPoints; })) {
     params.parts = parts;
@@ -61,12 +61,12 @@ int rows(const LossGradient<T>& p, const Sweep<T>& sweep, T* x, void* stream) {
 template <class T>
 class Workspace {
  public:
-  Workspace(const LossGradient<T>& p, T* memory) : sweep(p.sweep), memory_(memory) {
+  Workspace(const LinearSweep<T>& p, T* memory) : sweep(p.sweep), memory_(memory) {
     const int L = sweep.layers;
     for (int l = 0; l < L; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      A_.push_back(take(sweep.rows * layer.n_in));
-      D_.push_back(take(sweep.cotangent_rows * layer.n_out));
+      A_.push_back(p.sweep.A == nullptr ? take(sweep.rows * layer.n_in) : p.sweep.A[l]);
+      D_.push_back(p.sweep.D == nullptr ? take(sweep.cotangent_rows * layer.n_out) : p.sweep.D[l]);
       Z_.push_back(keeps_stash(sweep, l) ? take(sweep.rows * layer.n_out) : nullptr);
     }
     sweep.A = A_.data();
@@ -98,7 +98,7 @@ class Workspace {
 };
 
 template <class T>
-int run(const LossGradient<T>& p, T* memory, void* stream) {
+int run(const LinearSweep<T>& p, T* memory, void* stream) {
   if (most_channels(p.sweep) > kMaxTableChannels) return cudaErrorInvalidValue;
   const Workspace<T> at(p, memory);
   int code = jet_forward(at.sweep, nullptr, stream);
@@ -110,9 +110,9 @@ int run(const LossGradient<T>& p, T* memory, void* stream) {
 
 }  // namespace
 
-int64_t loss_gradient_workspace(const LossGradient<float>& p) { return Workspace<float>(p, nullptr).size(); }
-int64_t loss_gradient_workspace(const LossGradient<double>& p) { return Workspace<double>(p, nullptr).size(); }
-int loss_gradient(const LossGradient<float>& p, float* workspace, void* stream) { return run(p, workspace, stream); }
-int loss_gradient(const LossGradient<double>& p, double* workspace, void* stream) { return run(p, workspace, stream); }
+int64_t linear_sweep_workspace(const LinearSweep<float>& p) { return Workspace<float>(p, nullptr).size(); }
+int64_t linear_sweep_workspace(const LinearSweep<double>& p) { return Workspace<double>(p, nullptr).size(); }
+int linear_sweep(const LinearSweep<float>& p, float* workspace, void* stream) { return run(p, workspace, stream); }
+int linear_sweep(const LinearSweep<double>& p, double* workspace, void* stream) { return run(p, workspace, stream); }
 
 }  // namespace ntkfast::cuda

@@ -1,4 +1,4 @@
-#include "loss_gradient.h"
+#include "linear_sweep.h"
 
 #include "inner_products.h"
 #include "sweep.h"
@@ -7,20 +7,27 @@
 //
 //   r = Σ_c s_c u_c − y        x = pull ∘ r        (Jᵀx)[W] = Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾)        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
-// A tile goes through all layers and back before the next one starts, so that nothing of it but its rows leaves the
-// cache. A slot takes every so-many-th tile and adds to sums of its own, which are added up at the end in one order: the
+// A tile goes through all layers and back before the next one starts, so that nothing of it leaves the cache but its
+// rows and the stacks that are asked for. A slot takes every so-many-th tile and adds to sums of its own, which are added up at the end in one order: the
 // same numbers for the same number of threads.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
+template <class T>
+bool asks_for_gradient(const LinearSweep<T>& p) {
+  for (int l = 0; l < p.sweep.layers; ++l)
+    if (p.weight[l] != nullptr) return true;
+  return false;
+}
+
 // Where everything of one slot stands in its memory: the stacks of a tile, and the slot's sums. The weight sums of a
 // layer are panels (panels, n_out, kPanel).
 template <class T>
 class Slot {
  public:
-  Slot(const LossGradient<T>& p, const Tiling<T>& tiling)
+  Slot(const LinearSweep<T>& p, const Tiling<T>& tiling)
       : A(p.sweep.layers + 1), Z(p.sweep.layers), weight(p.sweep.layers), bias(p.sweep.layers) {
     const Sweep<T>& sweep = p.sweep;
     const int L = sweep.layers, channels = max_channels(sweep);
@@ -29,11 +36,12 @@ class Slot {
     int64_t widest_input = 1;
     for (int l = 0; l < L; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      A.get()[l] = take(rows * padded<T>(layer.n_in));
       Z.get()[l] = keeps_stash(sweep, l) ? take(rows * padded<T>(layer.n_out)) : -1;
       widest_input = layer.n_in > widest_input ? layer.n_in : widest_input;
     }
-    A.get()[L] = take(rows * padded<T>(sweep.layer[L - 1].n_out));
+    // A gradient asks for the inputs of every layer; without one two stacks take turns, and more of the tile stays in L2.
+    for (int l = 0; l <= L; ++l)
+      A.get()[l] = l < 2 || asks_for_gradient(p) ? take(rows * padded<T>(widest(sweep))) : A.get()[l - 2];
     for (int64_t& d : D) d = take(rows * padded<T>(widest(sweep)));
     inputs = take(packed_size<T>(widest_input, rows));
     pulled = take(points);
@@ -74,7 +82,7 @@ class Slot {
 
 // r and x of one component, the latter (count).
 template <class T>
-void evaluate_rows(const LossGradient<T>& p, const Tile<T>& tile, int j, Stack<T> u, T* pulled) {
+void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T> u, T* pulled) {
   const Group<T>& group = *tile.group;
   const Component& component = group.component[j];
   const T* seed = static_cast<const T*>(component.seed);
@@ -89,7 +97,7 @@ void evaluate_rows(const LossGradient<T>& p, const Tile<T>& tile, int j, Stack<T
     const int64_t row = group.residual_row + (tile.first + i) * group.components + j;
     if (p.offset != nullptr) r -= p.offset[row];
     p.residual[row] = r;
-    pulled[i] = p.pull[row] * r;
+    pulled[i] = p.pull == nullptr ? T(0) : p.pull[row] * r;
   }
 }
 
@@ -129,8 +137,8 @@ void add_bias_gradient(int64_t count, Stack<T> D, int64_t n_out, const T* x, T* 
 }
 
 template <class T>
-void gradient_tile(const LossGradient<T>& p, const PackedWeights<T>& forward, const PackedWeights<T>& backward,
-                   int first, const Tile<T>& tile, const Slot<T>& slot, T* memory, Stack<T>* views) {
+void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first,
+                const Tile<T>& tile, const Slot<T>& slot, T* memory, Stack<T>* views) {
   const Sweep<T>& sweep = p.sweep;
   const int L = sweep.layers, channels = tile.channels(), a_pairs = pairs_of(channels);
   const Group<T>& group = *tile.group;
@@ -138,8 +146,11 @@ void gradient_tile(const LossGradient<T>& p, const PackedWeights<T>& forward, co
   const bool diag = sweep.diag != nullptr;
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
   forward_tile(sweep, L, forward, tile, stacks, memory + slot.scratch, [&](int l) {
-    if (diag && l >= first && l < L)
-      inner_products(channels, tile.count, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+    if (l == L) return;
+    const int64_t n_in = sweep.layer[l].n_in;
+    if (diag && l >= first) inner_products(channels, tile.count, stacks.A[l], n_in, a_products(l));
+    if (sweep.A != nullptr)
+      copy_stack(channels, tile.count, n_in, stacks.A[l], stack_of(sweep.A[l], group.row, tile, n_in));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
@@ -147,6 +158,9 @@ void gradient_tile(const LossGradient<T>& p, const PackedWeights<T>& forward, co
     evaluate_rows(p, tile, j, stacks.A[L], x);
     backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, [&](int l) {
       const Layer<T>& layer = sweep.layer[l];
+      if (sweep.D != nullptr)
+        copy_stack(component.channels, tile.count, layer.n_out, stacks.D[l],
+                   stack_of(sweep.D[l], component.row, tile, layer.n_out));
       if (diag) {
         T* products = memory + slot.d_products;
         inner_products(component.channels, tile.count, stacks.D[l], layer.n_out, products);
@@ -165,7 +179,7 @@ void gradient_tile(const LossGradient<T>& p, const PackedWeights<T>& forward, co
 
 // Row m of a layer's gradients: the sums of all slots, in order.
 template <class T>
-void add_up(const LossGradient<T>& p, const Slot<T>& slot, const T* memory, int slots, int l, int64_t m) {
+void add_up(const LinearSweep<T>& p, const Slot<T>& slot, const T* memory, int slots, int l, int64_t m) {
   const Layer<T>& layer = p.sweep.layer[l];
   for (int64_t k = 0; p.weight[l] != nullptr && k < layer.n_in; k += kLanes<T>) {
     const T* from = memory + slot.weight.get()[l] + (k / kPanel<T> * layer.n_out + m) * kPanel<T> + k % kPanel<T>;
@@ -184,7 +198,7 @@ void add_up(const LossGradient<T>& p, const Slot<T>& slot, const T* memory, int 
 }  // namespace
 
 template <class T>
-void loss_gradient(const LossGradient<T>& p, const Parallel& parallel) {
+void linear_sweep(const LinearSweep<T>& p, const Parallel& parallel) {
   const Sweep<T>& sweep = p.sweep;
   const Tiling<T> tiling(sweep, parallel.threads);
   const int first = first_active(sweep), L = sweep.layers, slots = parallel.threads;
@@ -198,7 +212,7 @@ void loss_gradient(const LossGradient<T>& p, const Parallel& parallel) {
     T* own = memory.get() + s * slot.total;
     for (int64_t i = slot.sums; i < slot.total; ++i) own[i] = T(0);
     for (int64_t task = s; task < tiling.tiles(); task += slots)
-      gradient_tile(p, forward, backward, first, tiling.tile(task), slot, own, views.get() + s * (3 * L + 1));
+      sweep_tile(p, forward, backward, first, tiling.tile(task), slot, own, views.get() + s * (3 * L + 1));
   });
   constexpr int64_t kRows = 16;  // of a task
   Buffer<int64_t> start(L + 1);
@@ -216,4 +230,4 @@ void loss_gradient(const LossGradient<T>& p, const Parallel& parallel) {
 }  // namespace NTKFAST_ISA
 }  // namespace ntkfast
 
-NTKFAST_INSTANTIATE(loss_gradient, LossGradient)
+NTKFAST_INSTANTIATE(linear_sweep, LinearSweep)

@@ -1,0 +1,64 @@
+// linear_sweep: rows that are linear in the output channels by one sweep, and with them Jᵀ(pull ∘ rows), the diagonal of
+// the Gram matrix by layers, and the stacks of factors; of these an empty tensor is left out, and an empty pull is zero.
+#include "../cpu/linear_sweep.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include "cuda_stream.h"
+#include "sweep_args.h"
+
+#ifdef NTKFAST_CUDA
+#include "../cuda/linear_sweep.h"
+#endif
+
+namespace ntkfast {
+namespace {
+
+constexpr const char* kOp = "ntkfast.linear_sweep";
+
+void linear_sweep_op(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta,
+                     Tensors omega, Ints groups, Tensors seeds, Tensor offset, Tensor pull, int64_t tile_rows,
+                     Tensor rows, Tensors grads, Tensor diag, Tensor A, Tensor D) {
+  with_dtype(parameters, [&](auto zero) {
+    using T = decltype(zero);
+    SweepArgs<T> args(parameters, activations, constants, groups);
+    args.set_streaming(points, beta, omega, seeds, tile_rows);
+    const int64_t n = args.sweep.residual_rows;
+    const auto rows_of = [&](const Tensor& tensor, const char* name, bool may_be_empty) {
+      check_plain(tensor, dtype_of<T>(), name, parameters[0]);
+      STD_TORCH_CHECK(tensor.numel() == n || (may_be_empty && tensor.numel() == 0), "ntkfast: expected ", name, " (", n,
+                      ",), got ", shape_text(tensor));
+      return tensor.numel() ? data_of<T>(tensor) : nullptr;
+    };
+    check_plain(diag, ScalarType::Double, "diag", parameters[0]);
+    STD_TORCH_CHECK(diag.numel() == 0 || diag.numel() == args.sweep.layers * n, "ntkfast: expected diag (",
+                    args.sweep.layers, ", ", n, "), got ", shape_text(diag));
+    args.sweep.diag = diag.numel() ? data_of<double>(diag) : nullptr;
+    if (A.numel()) args.set_inputs(A);
+    if (D.numel()) args.set_cotangents(D);
+    const GradientPointers<T> gradient(grads, parameters);
+    const LinearSweep<T> p{args.sweep,
+                           rows_of(offset, "offset", true),
+                           rows_of(pull, "pull", true),
+                           rows_of(rows, "rows", false),
+                           gradient.weight.data(),
+                           gradient.bias.data()};
+    if (parameters[0].is_cpu())
+      return ntkfast::linear_sweep(p, torch_parallel(3 * product_operations(args.sweep, args.sweep.rows)));
+#ifdef NTKFAST_CUDA
+    check_channels(args.sweep, kOp);
+    on_current_stream(rows, kOp, [&](void* stream) {
+      const Tensor memory = workspace_like(rows, cuda::linear_sweep_workspace(p), dtype_of<T>());
+      return cuda::linear_sweep(p, data_of<T>(memory), stream);
+    });
+#else
+    refuse_cuda(kOp);
+#endif
+  });
+}
+
+}  // namespace
+}  // namespace ntkfast
+
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CPU, m) { m.impl("linear_sweep", TORCH_BOX(&ntkfast::linear_sweep_op)); }
+STABLE_TORCH_LIBRARY_IMPL(ntkfast, CUDA, m) { m.impl("linear_sweep", TORCH_BOX(&ntkfast::linear_sweep_op)); }
