@@ -69,6 +69,16 @@ def test_vjp_and_jvp(problem: Problem) -> None:
     close(f.jvp(v), problem.jacobian @ flat, problem.dtype)
 
 
+def test_loss_gradient(problem: Problem) -> None:
+    net, x = on_device(problem)
+    found = ntk.loss_gradient(net, {"": (x, problem.residual)}, {"": 1.5}, traces=True)
+    rows = reference.rows(copy.deepcopy(problem.net).double(), problem.points.double(), problem.residual).detach()
+    close(found.rows, rows.reshape(-1), problem.dtype)
+    gradient = torch.cat([g.reshape(-1) for g in found.gradient.values()])
+    close(gradient, 3 / rows.numel() * rows.reshape(-1) @ problem.jacobian, problem.dtype)
+    close(found.traces[""], problem.jacobian.square().sum(), problem.dtype)
+
+
 def test_groups(dtype: torch.dtype) -> None:
     net = randomized(mlp(nn.Tanh)).to(dtype)
     groups = wave_groups(12, dtype)
