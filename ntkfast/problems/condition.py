@@ -140,11 +140,13 @@ class Condition:
         return Draw(points, None)
 
     def _place(self, fixed: Any, device: torch.device, dtype: torch.dtype) -> Any:
-        # Kept: a training step that copies fixed points to a GPU waits for it.
+        # Kept until they are written to: a training step that copies fixed points to a GPU waits for it.
+        tensors = [fixed.xy, *fixed.columns.values()] if isinstance(fixed, Points) else [fixed]
+        written = [None if tensor.is_inference() else tensor._version for tensor in tensors]
         key = (id(fixed), device, dtype)
-        if key not in self._placed:
-            self._placed[key] = fixed.to(device=device, dtype=dtype)
-        return self._placed[key]
+        if key not in self._placed or self._placed[key][0] != written:
+            self._placed[key] = written, fixed.to(device=device, dtype=dtype)
+        return self._placed[key][1]
 
     def targets(self, names: tuple[str, ...], coordinates: tuple[str, ...], draw: Draw) -> Tensor | None:
         """Evaluate the targets of the components at drawn points.

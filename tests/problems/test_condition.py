@@ -91,3 +91,16 @@ def test_bad_conditions_are_refused(make, error, sentence):
 def test_targets_that_do_not_fit_are_refused(condition, sentence):
     with pytest.raises(ValueError, match=sentence):
         condition.targets(("u", "ut"), D.names, drawn(condition))
+
+
+def test_fixed_points_that_are_moved_are_drawn_where_they_are():
+    """Also where every draw is a copy: in another dtype, with columns and an aligned target."""
+    xy, weight, target = (torch.rand(5, *shape, dtype=torch.float64) for shape in ((2,), (), ()))
+    condition = ntk.Condition(ntk.Points(xy, weight=weight), target=target)
+    generator = torch.Generator()
+    for _ in range(2):
+        draw = condition.draw(5, generator, torch.float32)
+        assert torch.equal(draw.points.xy, xy.float()) and torch.equal(draw.points.columns["weight"], weight.float())
+        assert torch.equal(condition.targets(("",), ("t", "x"), draw)[:, 0], target.float())
+        for tensor in (xy, weight, target):
+            tensor.mul_(0.5)

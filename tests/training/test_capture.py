@@ -10,12 +10,12 @@ import warnings
 import pytest
 import torch
 from tape_graph import TapeGraph
+from trained_problems import PROBLEM, PROBLEMS, D
 
 import ntkfast as ntk
 from ntkfast.training import capture, exponential_decay, trainer
 from ntkfast.training.iteration import Kind
 
-PROBLEM = ntk.problems.Wave1D()
 FIT = {"record_every": 5, "error_every": 10, "progress": False}
 
 
@@ -49,28 +49,6 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> type[TapeGraph]:
 
 def records(history: ntk.training.History) -> dict:
     return {k: {f: v for f, v in r.items() if f != "seconds"} for k, r in history.records.items()}
-
-
-def burgers(u):
-    return u.d(t=1) + u * u.d(x=1) - 0.01 * u.d(x=2)
-
-
-D = PROBLEM.domain
-XY = torch.rand(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-PROBLEMS = {
-    "wave": PROBLEM,
-    "nonlinear": ntk.Problem(
-        D, {"edge": ntk.Condition(D.at(x=0) | D.at(x=1), n=8), "r": ntk.Condition(D, burgers, n=12)}
-    ),
-    "fixed points with targets": ntk.Problem(
-        D,
-        {
-            "data": ntk.Condition(XY, target=XY[:, 0], n=7),
-            "all": ntk.Condition(XY, lambda u: {"a": u, "b": u.d(x=1)}, {"a": lambda at: at.t, "b": 2.0}),
-            "one": ntk.Condition(D.at(x=0) | D.at(x=1), n=1),
-        },
-    ),
-}
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
