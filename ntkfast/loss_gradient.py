@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,7 +61,7 @@ def loss_gradient(
         Losses, gradient, rows and traces, detached.
 
     Raises:
-        ValueError: points, residuals, weights or ``out`` that do not fit, or a group without rows.
+        ValueError: points, residuals, weights or ``out`` that do not fit, no group, or one without rows.
         TypeError: arguments of a wrong type.
 
     Cost:
@@ -79,7 +81,8 @@ def loss_gradient(
     """
     if not isinstance(groups, Mapping):
         raise TypeError(f"loss_gradient: expected a dict of groups, got {type(groups).__name__}")
-    as_groups(groups, value)
+    if not as_groups(groups, value)[0]:
+        raise ValueError("loss_gradient: expected at least one group, got none")
     chain, args = chain_args(net)
     prepared = group_args(chain, groups)
     for name, own in prepared.slices.items():
@@ -107,6 +110,10 @@ def _pull(groups: GroupArgs, weights: Mapping[str, float | Tensor] | None, chain
     pull = torch.empty(groups.residual_rows, dtype=chain.dtype, device=chain.device)
     for name, own in groups.slices.items():
         weight = 1.0 if weights is None else weights[name]
+        if not isinstance(weight, numbers.Real | Tensor):
+            raise TypeError(f"loss_gradient: expected a number or a 0-d tensor for group {name!r}, got {weight!r}")
+        if not isinstance(weight, Tensor) and not math.isfinite(weight):
+            raise ValueError(f"loss_gradient: expected a finite weight for group {name!r}, got {weight}")
         if isinstance(weight, Tensor) and weight.ndim:
             raise ValueError(f"loss_gradient: expected a 0-d weight for group {name!r}, got {tuple(weight.shape)}")
         share = 2 / (own.stop - own.start)

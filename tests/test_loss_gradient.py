@@ -188,13 +188,27 @@ X = uniform(5)
     [
         (((X, wave),), TypeError, "loss_gradient: expected a dict of groups, got tuple"),
         (({"r": X},), TypeError, r"group 'r': expected \(points, residual\), got Tensor"),
+        (({},), ValueError, "expected at least one group, got none"),
+        (({"r": (X, wave)}, {"r": "big"}), TypeError, "expected a number or a 0-d tensor for group 'r', got 'big'"),
+        (({"r": (X, wave)}, {"r": float("inf")}), ValueError, "expected a finite weight for group 'r', got inf"),
         (({"r": (X[:0], wave)},), ValueError, "expected at least one row in group 'r', got 0"),
         (({"r": (X, wave)}, {"u": 1.0}), ValueError, r"weights for exactly the groups \('r',\), got \('u',\)"),
         (({"r": (X, wave)}, 2.0), ValueError, r"weights for exactly the groups \('r',\), got float"),
         (({"r": (X, wave)}, {"r": torch.ones(5)}), ValueError, r"a 0-d weight for group 'r', got \(5,\)"),
         (({"r": (X * torch.nan, wave)},), ValueError, "expected finite points"),
     ],
-    ids=["no dict", "no pair", "empty", "other groups", "a number", "a vector", "nan"],
+    ids=[
+        "no dict",
+        "no pair",
+        "no group",
+        "a word",
+        "infinite",
+        "empty",
+        "other groups",
+        "a number",
+        "a vector",
+        "nan",
+    ],
 )
 def test_bad_input_is_refused_in_one_sentence(arguments: tuple, error: type[Exception], sentence: str):
     with pytest.raises(error, match=sentence):
