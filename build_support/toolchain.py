@@ -15,14 +15,13 @@ from pathlib import Path
 
 OLDEST_GCC = 11
 
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
 # Flags of each instruction-set level and the bytes of its vector registers; the level is chosen at run time.
 X86_LEVELS: dict[str, tuple[int, list[str]]] = {
     "base": (16, []),
     "avx2": (32, ["-mavx2", "-mfma"]),
-    "avx512": (
-        64,
-        ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
-    ),
+    "avx512": (64, AVX512),
+    "amx": (64, [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
 }
 
 
@@ -33,7 +32,7 @@ def check_platform() -> None:
 
 
 def cpu_levels() -> dict[str, tuple[int, list[str]]]:
-    """Return the instruction-set levels to compile: three on x86-64, the baseline elsewhere."""
+    """Return the instruction-set levels to compile: four on x86-64, the baseline elsewhere."""
     if platform.machine() in ("x86_64", "AMD64"):
         return X86_LEVELS
     return {"base": X86_LEVELS["base"]}

@@ -1,6 +1,12 @@
 // The instruction-set level: the widest that processor and operating system support, or a lower one by NTKFAST_ISA.
 #include "cpu/dispatch.h"
 
+#if NTKFAST_HAS_X86_LEVELS
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -9,7 +15,18 @@
 namespace ntkfast {
 namespace {
 
-constexpr const char* kNames[] = {"base", "avx2", "avx512"};
+constexpr const char* kNames[] = {"base", "avx2", "avx512", "amx"};
+
+#if NTKFAST_HAS_X86_LEVELS
+// Matrix tiles: the processor has them, and Linux lends this process their 8 KB of state a thread.
+bool lends_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;  // cpuid 7, edx
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTile) == 0 || (d & kBf16) == 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
 
 int supported() {
 #if NTKFAST_HAS_X86_LEVELS
@@ -17,7 +34,8 @@ int supported() {
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return wide ? 2 : 1;
+  if (!wide) return 1;
+  return __builtin_cpu_supports("avx512bf16") && lends_tiles() ? 3 : 2;
 #else
   return 0;
 #endif
@@ -31,7 +49,7 @@ int choose() {
     if (std::strcmp(wanted, kNames[level]) == 0) return level;
   for (const char* name : kNames)
     if (std::strcmp(wanted, name) == 0) return widest;
-  throw std::runtime_error(std::string("NTKFAST_ISA: expected base, avx2 or avx512, got ") + wanted);
+  throw std::runtime_error(std::string("NTKFAST_ISA: expected base, avx2, avx512 or amx, got ") + wanted);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ from torch.autograd.graph import increment_version
 
 from .chain import Chain
 from .contraction import METHODS, contract, paths
-from .memory import factor_bytes, parse_memory
+from .memory import factor_bytes, parse_memory, split_bytes
 from .residual import Residual, value
 from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks
@@ -147,7 +147,7 @@ def _assemble(
     K = like.new_empty(rows, columns) if out is None else _check_out(out, (rows, columns), like)
     chosen = paths(chain, x, y, method)
     sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
-    if sum(sizes) <= (budget or _FACTOR_BYTES):
+    if sum(sizes) + split_bytes(chain, x) <= (budget or _FACTOR_BYTES):
         f = sweep(chain, args, x, scratch("x", sizes[0]))
         contract(f, f if y is None else sweep(chain, args, y, scratch("y", sizes[1])), K, chosen, budget)
         return K
@@ -181,11 +181,12 @@ def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
 
 
 def _pieces(chain: Chain, args: ChainArgs, groups: GroupArgs, budget: int) -> list[tuple[int, GroupArgs, list[Tensor]]]:
-    """Cut groups into pieces that fit half of the budget, with the first residual row and the seeds of each."""
-    each = max(factor_bytes(chain, lone(groups, i), 1) for i in range(len(groups.names)))
-    if 2 * each > budget:
-        raise ValueError(f"memory: expected at least {2 * each} bytes for the factors of this network, got {budget}")
-    return list(chunks(chain, args, groups, budget // (2 * each)))
+    """Cut groups into pieces two of which fit the budget, with the first residual row and the seeds of each."""
+    parts = [lone(groups, i) for i in range(len(groups.names))]
+    each = max(2 * factor_bytes(chain, part, 1) + split_bytes(chain, part, 16) // 16 for part in parts)
+    if each > budget:
+        raise ValueError(f"memory: expected at least {each} bytes for the factors of this network, got {budget}")
+    return list(chunks(chain, args, groups, budget // each))
 
 
 def _sum_components(K: Tensor, sides: tuple[GroupArgs, GroupArgs | None], out: Tensor | None) -> Tensor:

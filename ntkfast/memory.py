@@ -7,11 +7,13 @@ from itertools import pairwise
 
 import torch
 
+from . import _C
 from .chain import Chain
 from .sweep import GroupArgs
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
+_SPLIT_DEPTH, _SPLIT_BYTES = 112, 6  # deeper products take their factors as three bfloat16 (csrc/cpu/product.h)
 
 
 def parse_memory(memory: int | str | None) -> int | None:
@@ -58,15 +60,34 @@ def factor_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> 
     return total
 
 
+def _split_row(chain: Chain, depth: int) -> int:
+    """Bytes of a row of so many numbers split for the matrix tiles; 0 where it is not."""
+    on_tiles = _C.isa() == "amx" and chain.dtype == torch.float32 and chain.device.type == "cpu"
+    return _SPLIT_BYTES * (depth + -depth % 32) if on_tiles and depth >= _SPLIT_DEPTH else 0
+
+
+def split_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> int:
+    """Bytes of A and D of all groups, or of `points` points of each, split beside them as a gram's rows."""
+    inputs, outputs = (sum(_split_row(chain, w) for w in widths) for widths in (chain.widths[:-1], chain.widths[1:]))
+    total = 0
+    for n, recording in zip(groups.sizes, groups.recordings, strict=True):
+        rows = n if points is None else min(n, points)
+        spec = recording.spec
+        cotangents = sum(1 + len(k) + len(m) for k, m in spec.components)
+        total += (rows + -rows % 16) * (spec.n_channels * inputs + cotangents * outputs)
+    return total
+
+
 def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
     """Bytes of a streaming diagonal whatever the number of points: packed weights and one tile a thread."""
     item, widths = chain.dtype.itemsize, chain.widths
     channels = max((r.spec.n_channels for r in groups.recordings), default=1)
-    rows = max(tile_rows, channels)
+    split = _split_row(chain, max(widths))
+    rows = max(tile_rows, channels) + (16 if split else 0)
     stacks = 2 * max(widths) + 2 * max(widths[1:]) + sum(widths[1:])
     products = (len(chain.layers) + 1) * (channels + 1) // 2 + 1
-    tile = rows * (_PANEL_BYTES + item * (stacks + products))
-    packed = sum(2 * item * (m + 32) * (n + 32) for n, m in pairwise(widths))
+    tile = rows * (2 * (_PANEL_BYTES + split) + item * (stacks + products))
+    packed = sum(2 * (_SPLIT_BYTES if split else item) * (m + 32) * (n + 32) for n, m in pairwise(widths))
     return torch.get_num_threads() * tile + packed
 
 

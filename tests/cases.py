@@ -247,6 +247,7 @@ CASES = [
             "deep_narrow": lambda: mlp(nn.Tanh, (2, 5, 3, 6, 5, 4, 1)),
             "odd_widths": lambda: mlp(nn.Tanh, (2, 33, 17, 1)),
             "wide": lambda: mlp(nn.Tanh, (2, 70, 131, 1)),
+            "wider": lambda: mlp(nn.Tanh, (2, 150, 120, 1)),
             "one_hidden": lambda: mlp(nn.Tanh, (2, 24, 1)),
         }.items()
     ],

@@ -83,7 +83,7 @@ class TestToolchain:
         monkeypatch.setattr("platform.machine", lambda: "aarch64")
         assert list(build_support("toolchain").cpu_levels()) == ["base"]
         monkeypatch.setattr("platform.machine", lambda: "x86_64")
-        assert list(build_support("toolchain").cpu_levels()) == ["base", "avx2", "avx512"]
+        assert list(build_support("toolchain").cpu_levels()) == ["base", "avx2", "avx512", "amx"]
 
     def test_no_python_headers(self, build_support, monkeypatch, tmp_path):
         monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
@@ -232,7 +232,7 @@ class TestNinjaFile:
 
     def test_one_object_per_level_and_one_per_border_file(self, text):
         objects = re.findall(r"^build (\S+\.o):", text, flags=re.MULTILINE)
-        levels = ["cpu.thing.base.o", "cpu.thing.avx2.o", "cpu.thing.avx512.o"]
+        levels = ["cpu.thing.base.o", "cpu.thing.avx2.o", "cpu.thing.avx512.o", "cpu.thing.amx.o"]
         assert sorted(objects) == sorted([*levels, "ops.thing.o", "csrc.module.o"])
         assert re.search(r"^build _C.so: link (.+)$", text, flags=re.MULTILINE)[1].split() == objects
 

@@ -16,6 +16,7 @@ from cases import (
     heat,
     mlp,
     randomized,
+    two_components,
     u_t,
     uniform,
     variable_coefficient,
@@ -192,15 +193,18 @@ def test_patterns_choose_parameters(wrt, method: str):
     assert close(ntk.gram(net, x, wave, wrt=wrt, method=method), reference.gram(net, x, wave, wrt=wrt), torch.float64)
 
 
+@pytest.mark.parametrize("residual", [wave, two_components], ids=lambda residual: residual.name)
+@pytest.mark.parametrize("width", [64, 140])
 @pytest.mark.parametrize("method", ["auto", "structured", "explicit"])
-def test_a_memory_budget_changes_no_bit(method: str, dtype: torch.dtype):
-    case = Case("64", lambda: mlp(nn.Tanh, (2, 64, 64, 1)), wave)
+def test_a_memory_budget_changes_no_bit(method: str, width: int, residual, dtype: torch.dtype):
+    case = Case("", lambda: mlp(nn.Tanh, (2, width, width, 1)), wave)
     net, x = case.net(dtype), case.points(dtype, n=150)
-    free = ntk.gram(net, x, wave, method=method)
+    free = ntk.gram(net, x, residual, method=method)
     for memory in ("1MB", 2_000_000, "64MB"):
-        assert torch.equal(ntk.gram(net, x, wave, method=method, memory=memory), free)
-    cross = ntk.gram(net, x, wave, x[:40], u_t, method=method)
-    assert torch.equal(ntk.gram(net, x, wave, x[:40], u_t, method=method, memory="1MB"), cross)
+        assert torch.equal(ntk.gram(net, x, residual, method=method, memory=memory), free)
+    cross = ntk.gram(net, x, residual, x[:40], u_t, method=method)
+    assert torch.equal(ntk.gram(net, x, residual, x[:40], u_t, method=method, memory="1MB"), cross)
+    assert torch.equal(ntk.gram(net, x[:40], u_t, x, residual, method=method), cross.T)
 
 
 @pytest.mark.parametrize("method", ["auto", "structured", "explicit"])

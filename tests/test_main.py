@@ -32,10 +32,10 @@ def test_names_versions_and_hardware(tmp_path):
     assert facts["devices"].count("cuda:") == torch.cuda.device_count()
 
 
-@pytest.mark.parametrize("level", ["base", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["base", "avx2", "avx512", "amx"])
 def test_environment_lowers_the_level(tmp_path, level):
     levels = list(_C.cpu_levels)
-    widest = report(tmp_path, NTKFAST_ISA="avx512")["CPU level"].split()[0]
+    widest = report(tmp_path, NTKFAST_ISA="amx")["CPU level"].split()[0]
     used = report(tmp_path, NTKFAST_ISA=level)["CPU level"].split()[0]
     if level in levels and levels.index(level) <= levels.index(widest):
         assert used == level

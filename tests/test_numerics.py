@@ -31,6 +31,7 @@ import ntkfast as ntk
 from ntkfast import reference
 
 TANH = Case("tanh", lambda: mlp(nn.Tanh, (2, 37, 37, 1)), wave, n=83)
+WIDE = Case("wide", lambda: mlp(nn.Tanh, (2, 120, 130, 1)), wave, n=83)  # products on matrix tiles, where there are any
 VERBS = {
     "trace": ntk.trace,
     "diag": ntk.diag,
@@ -52,9 +53,10 @@ def verb(request: pytest.FixtureRequest):
     return VERBS[request.param]
 
 
+@pytest.mark.parametrize("case", [TANH, WIDE], ids=lambda case: case.name)
 @pytest.mark.parametrize("residual", [ntk.value, wave, burgers, two_components], ids=lambda residual: residual.name)
-def test_the_same_call_gives_the_same_bits(verb, residual, dtype: torch.dtype):
-    net, x = TANH.net(dtype), TANH.points(dtype)
+def test_the_same_call_gives_the_same_bits(verb, residual, case: Case, dtype: torch.dtype):
+    net, x = case.net(dtype), case.points(dtype)
     first = verb(net, x, residual)
     for _ in range(3):
         assert torch.equal(verb(net, x, residual), first)
@@ -204,6 +206,36 @@ def test_any_number_of_threads_agrees(threads: int):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("case", [TANH, WIDE], ids=lambda case: case.name)
+def test_the_number_of_threads_changes_no_bit(verb, case: Case, dtype: torch.dtype):
+    net, x, before = case.net(dtype), case.points(dtype), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = verb(net, x, wave)
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(verb(net, x, wave), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("point", [0, 40, 82])
+def test_rows_that_are_not_finite_stay_alone(point: int, dtype: torch.dtype):
+    """A net that overflows at one point: everything about the other points is as without it."""
+    net, x = WIDE.net(dtype), WIDE.points(dtype)
+    net = nn.Sequential(*net[:-1], nn.Linear(130, 1, dtype=dtype))
+    K, diag = ntk.gram(net, x, wave), ntk.diag(net, x, wave)
+    far = torch.finfo(dtype).max ** 0.5 * 1e3
+    worse = ntk.Points(x, weight=torch.ones(len(x), dtype=dtype).index_fill(0, torch.tensor([point]), far))
+    weighted = ntk.residual("t", "x")(lambda u, at: at.weight * (u.d(t=2) - 4.0 * u.d(x=2)))
+    others = torch.arange(len(x)) != point
+    L, diagonal = ntk.gram(net, worse, weighted), ntk.diag(net, worse, weighted)
+    assert not L[point, point].isfinite()
+    assert not diagonal[point].isfinite()
+    assert torch.equal(L[others][:, others], K[others][:, others])
+    assert torch.equal(diagonal[others], diag[others])
+
+
 BUDGETS = [None, "1MB", 300_000]
 AWKWARD = {
     "burgers": burgers,
@@ -265,7 +297,7 @@ def test_columns_that_travel_with_the_points(verb):
 # ------------------------------------------------------------------------------------------ every instruction-set level
 
 ACTIVATIONS = ["tanh", "sin", "erf", "sigmoid", "gelu", "gelu_tanh", "silu", "softplus", "softplus_beta_threshold"]
-LEVEL_CASES = [f"{name}-wave" for name in [*ACTIVATIONS, "odd_widths", "wide"]]
+LEVEL_CASES = [f"{name}-wave" for name in [*ACTIVATIONS, "odd_widths", "wide", "wider"]]
 LEVEL_CASES += ["tanh-two_components", "tanh-products", "classifier-value"]
 
 SCRIPT = """
@@ -295,7 +327,7 @@ def kernels(case: Case) -> dict[torch.dtype, list[torch.Tensor]]:
     return {dtype: [result.detach() for result in results] for dtype, results in found.items()}
 
 
-@pytest.mark.parametrize("level", ["base", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["base", "avx2", "avx512", "amx"])
 def test_every_instruction_set_level_equals_the_reference(level: str, tmp_path: Path):
     file = tmp_path / "kernels.pt"
     done = subprocess.run(

@@ -8,16 +8,24 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Loops over channels unroll for the commonest jets: value; value and a first derivative; two directions and a
-// collapsed channel.
-template <class Body>
-void with_counts(int directions, int collapsed, const Body& body) {
-  using std::integral_constant;
-  if (directions == 0 && collapsed == 0) return body(integral_constant<int, 0>{}, integral_constant<int, 0>{});
-  if (directions == 0 && collapsed == 1) return body(integral_constant<int, 0>{}, integral_constant<int, 1>{});
-  if (directions == 1 && collapsed == 1) return body(integral_constant<int, 1>{}, integral_constant<int, 1>{});
-  if (directions == 2 && collapsed == 1) return body(integral_constant<int, 2>{}, integral_constant<int, 1>{});
-  body(directions, collapsed);
+constexpr int kAny = -1;
+
+// Loops over channels unroll where their number N is known.
+template <int N>
+auto count_of(int number) {
+  if constexpr (N == kAny) return number;
+  else return std::integral_constant<int, N>{};
+}
+
+// Function<F, M>::value for the commonest jets: value; value and a first derivative; two directions and a collapsed
+// channel; and for all others.
+template <template <int, int> class Function>
+auto function_of_counts(int directions, int collapsed) {
+  if (directions == 0 && collapsed == 0) return Function<0, 0>::value;
+  if (directions == 0 && collapsed == 1) return Function<0, 1>::value;
+  if (directions == 1 && collapsed == 1) return Function<1, 1>::value;
+  if (directions == 2 && collapsed == 1) return Function<2, 1>::value;
+  return Function<kAny, kAny>::value;
 }
 
 // Runs body(load, store, vector offset) for each vector of the panel; the last one may be partial.
@@ -32,16 +40,19 @@ void for_each_vector(Columns columns, const Body& body) {
   }
 }
 
-// h and stash from pre-activations z (C, count, kPanel), which lack the bias.
-template <class T, core::Activation A, class Dirs, class Collapsed>
-void push_vectors(const Layer<T>& layer, const Tile<T>& tile, const T* z, Columns columns, Stack<T> h, Stack<T> stash,
-                  Dirs F, Collapsed M) {
+template <class T, core::Activation A, int kF, int kM>
+void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points points) {
+  const Layer<T>& layer = *e.layer;
+  const Tile<T>& tile = *e.tile;
   const Group<T>& group = *tile.group;
+  const Stack<T>&h = e.to, &stash = e.stash;
+  const auto F = count_of<kF>(group.directions);
+  const auto M = count_of<kM>(group.collapsed);
   const int64_t channel = tile.count * kPanel<T>;
   for_each_vector<T>(columns, [&](auto read, auto write, int64_t v) {
     const int64_t column = columns.first + v;
     const Vec<T> bias = layer.bias ? read(layer.bias + column) * layer.bias_scale : Vec<T>{};
-    for (int64_t i = 0; i < tile.count; ++i) {
+    for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T* zi = z + i * kPanel<T> + v;
       T* hi = h.data + i * h.row + column;
       const T* omega = group.omega + (tile.first + i) * group.omega_stride;
@@ -59,16 +70,20 @@ void push_vectors(const Layer<T>& layer, const Tile<T>& tile, const T* z, Column
   });
 }
 
-// z̄ from cotangents g (C_j, count, kPanel) of one component and the layer's stash.
-template <class T, core::Activation A, class Dirs, class Collapsed>
-void pull_vectors(const Layer<T>& layer, const Tile<T>& tile, const Component& component, const T* g, Columns columns,
-                  Stack<T> stash, Stack<T> zbar, Dirs F, Collapsed M) {
+template <class T, core::Activation A, int kF, int kM>
+void pull_vectors(const Epilogue<T>& e, const T* g, Columns columns, Points points) {
+  const Layer<T>& layer = *e.layer;
+  const Tile<T>& tile = *e.tile;
+  const Component& component = *e.component;
   const Group<T>& group = *tile.group;
+  const Stack<T>&stash = e.stash, &zbar = e.to;
+  const auto F = count_of<kF>(component.directions);
+  const auto M = count_of<kM>(component.collapsed);
   const int* channel_of = component.channel;
   const int64_t channel = tile.count * kPanel<T>;
   for_each_vector<T>(columns, [&](auto read, auto write, int64_t v) {
     const int64_t column = columns.first + v;
-    for (int64_t i = 0; i < tile.count; ++i) {
+    for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T* gi = g + i * kPanel<T> + v;
       const T* zi = stash.data + i * stash.row + column;
       T* to = zbar.data + i * zbar.row + column;
@@ -87,35 +102,48 @@ void pull_vectors(const Layer<T>& layer, const Tile<T>& tile, const Component& c
   });
 }
 
+template <class T, core::Activation A>
+struct Push {
+  template <int F, int M>
+  struct With {
+    static constexpr PanelFunction<T> value = push_vectors<T, A, F, M>;
+  };
+};
+
+template <class T, core::Activation A>
+struct Pull {
+  template <int F, int M>
+  struct With {
+    static constexpr PanelFunction<T> value = pull_vectors<T, A, F, M>;
+  };
+};
+
 }  // namespace
 
 template <class T>
-void push_panel(const Layer<T>& layer, const Tile<T>& tile, const T* z, Columns columns, Stack<T> h, Stack<T> stash) {
-  core::visit_activation(layer.activation, [&](auto tag) {
-    with_counts(tile.group->directions, tile.group->collapsed, [&](auto F, auto M) {
-      push_vectors<T, decltype(tag)::value>(layer, tile, z, columns, h, stash, F, M);
-    });
+PanelFunction<T> push_function(const Epilogue<T>& e) {
+  PanelFunction<T> function = nullptr;
+  core::visit_activation(e.layer->activation, [&](auto tag) {
+    function = function_of_counts<Push<T, decltype(tag)::value>::template With>(e.tile->group->directions,
+                                                                                e.tile->group->collapsed);
   });
+  return function;
 }
 
 template <class T>
-void pull_panel(const Layer<T>& layer, const Tile<T>& tile, const Component& component, const T* g, Columns columns,
-                Stack<T> stash, Stack<T> zbar) {
-  core::visit_activation(layer.activation, [&](auto tag) {
-    with_counts(component.directions, component.collapsed, [&](auto F, auto M) {
-      pull_vectors<T, decltype(tag)::value>(layer, tile, component, g, columns, stash, zbar, F, M);
-    });
+PanelFunction<T> pull_function(const Epilogue<T>& e) {
+  PanelFunction<T> function = nullptr;
+  core::visit_activation(e.layer->activation, [&](auto tag) {
+    function = function_of_counts<Pull<T, decltype(tag)::value>::template With>(e.component->directions,
+                                                                                e.component->collapsed);
   });
+  return function;
 }
 
-template void push_panel<float>(const Layer<float>&, const Tile<float>&, const float*, Columns, Stack<float>,
-                                Stack<float>);
-template void push_panel<double>(const Layer<double>&, const Tile<double>&, const double*, Columns, Stack<double>,
-                                 Stack<double>);
-template void pull_panel<float>(const Layer<float>&, const Tile<float>&, const Component&, const float*, Columns,
-                                Stack<float>, Stack<float>);
-template void pull_panel<double>(const Layer<double>&, const Tile<double>&, const Component&, const double*, Columns,
-                                 Stack<double>, Stack<double>);
+template PanelFunction<float> push_function(const Epilogue<float>&);
+template PanelFunction<double> push_function(const Epilogue<double>&);
+template PanelFunction<float> pull_function(const Epilogue<float>&);
+template PanelFunction<double> pull_function(const Epilogue<double>&);
 
 }  // namespace NTKFAST_ISA
 }  // namespace ntkfast

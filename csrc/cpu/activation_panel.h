@@ -28,14 +28,36 @@ struct Columns {
   int64_t first, width;
 };
 
-// h and stash from pre-activations z (C, count, kPanel), which lack the bias.
-template <class T>
-void push_panel(const Layer<T>& layer, const Tile<T>& tile, const T* z, Columns columns, Stack<T> h, Stack<T> stash);
+// The points first … first + count − 1 of a tile.
+struct Points {
+  int64_t first, count;
+};
 
-// z̄ from cotangents g (C_j, count, kPanel) of one component and the layer's stash.
 template <class T>
-void pull_panel(const Layer<T>& layer, const Tile<T>& tile, const Component& component, const T* g, Columns columns,
-                Stack<T> stash, Stack<T> zbar);
+struct Epilogue;
+
+// Works on some columns and points of a layer; the panel is (channels, count, kPanel). Its calls run beside a product on
+// matrix tiles, so all of it passes in registers: an argument that is stored piece by piece and loaded whole waits until
+// everything before it has retired.
+template <class T>
+using PanelFunction = void (*)(const Epilogue<T>& epilogue, const T* panel, Columns columns, Points points);
+
+// What a layer's epilogue works on.
+template <class T>
+struct Epilogue {
+  const Layer<T>* layer;
+  const Tile<T>* tile;
+  const Component* component;  // of the cotangents; null in forward sweeps
+  Stack<T> stash, to;
+};
+
+// to = h, and the stash if there is one, from pre-activations z (C, count, kPanel), which lack the bias.
+template <class T>
+PanelFunction<T> push_function(const Epilogue<T>& epilogue);
+
+// to = z̄ from cotangents g (C_j, count, kPanel) of one component and the layer's stash.
+template <class T>
+PanelFunction<T> pull_function(const Epilogue<T>& epilogue);
 
 }  // namespace NTKFAST_ISA
 }  // namespace ntkfast

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <new>
+
+#include "../workspace.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -12,18 +12,18 @@ namespace {
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t count) {
-    if (count <= 0) return;
-    const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (data_ == nullptr) throw std::bad_alloc();
+  explicit Buffer(int64_t count) : bytes_(count > 0 ? static_cast<std::size_t>(count) * sizeof(T) : 0) {
+    if (bytes_ > 0) data_ = static_cast<T*>(take_memory(bytes_));
   }
-  ~Buffer() { std::free(data_); }
+  ~Buffer() {
+    if (bytes_ > 0) give_back_memory(data_, bytes_);
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   T* get() const { return data_; }
 
  private:
+  std::size_t bytes_;
   T* data_ = nullptr;
 };
 

@@ -22,7 +22,7 @@ struct Slot {
       z += keeps_stash(sweep, l) ? padded<T>(layer.n_out) : 0;
     }
     scratch = 0;
-    A = scratch + rows * kPanel<T>;  // every part is a multiple of a cache line
+    A = scratch + scratch_size(sweep, rows);  // every part is a multiple of a cache line
     D = A + 2 * rows * (n_in > n_out ? n_in : n_out);
     Z = D + 2 * rows * n_out;
     a_products = Z + rows * z;
@@ -52,16 +52,17 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
   // The seeds are given: the outputs matter only if an activation has to be pulled back through.
   const int needed = keeps_stash(sweep, L - 1) ? L : L - 1;
-  forward_tile(sweep, needed, forward, tile, stacks, memory, [&](int l) {
-    if (l >= first && l < L) inner_products(channels, tile.count, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+  const auto nothing = [](int) {};
+  forward_tile(sweep, needed, forward, tile, stacks, memory, nothing, [&](int l, Points points) {
+    if (l >= first && l < L) inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
-    backward_tile(sweep, backward, tile, component, first, stacks, memory, [&](int l) {
+    backward_tile(sweep, backward, tile, component, first, stacks, memory, nothing, [&](int l, Points points) {
       T* products = memory + slot.d_products;
-      inner_products(component.channels, tile.count, stacks.D[l], sweep.layer[l].n_out, products);
+      inner_products(component.channels, points, stacks.D[l], sweep.layer[l].n_out, products);
       double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-      contract_diag(sweep.layer[l], component, tile.count, a_products(l), a_pairs, products, to, group.components);
+      contract_diag(sweep.layer[l], component, points, a_products(l), a_pairs, products, to, group.components);
     });
   }
 }

@@ -12,9 +12,9 @@
 
 namespace ntkfast {
 
-enum class Isa : int { base = 0, avx2 = 1, avx512 = 2 };
+enum class Isa : int { base = 0, avx2 = 1, avx512 = 2, amx = 3 };
 
-Isa isa();  // chosen once; NTKFAST_ISA=base|avx2|avx512 lowers it
+Isa isa();  // chosen once; NTKFAST_ISA=base|avx2|avx512|amx lowers it
 const char* isa_name();
 
 }  // namespace ntkfast
@@ -34,9 +34,14 @@ const char* isa_name();
   template <class T>                                             \
   void name(const Params<T>&, const Parallel&);                  \
   }                                                              \
+  namespace amx {                                                \
+  template <class T>                                             \
+  void name(const Params<T>&, const Parallel&);                  \
+  }                                                              \
   template <class T>                                             \
   void name(const Params<T>& params, const Parallel& parallel) { \
     switch (isa()) {                                             \
+      case Isa::amx: return amx::name(params, parallel);         \
       case Isa::avx512: return avx512::name(params, parallel);   \
       case Isa::avx2: return avx2::name(params, parallel);       \
       case Isa::base: return base::name(params, parallel);       \

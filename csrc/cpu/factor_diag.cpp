@@ -13,7 +13,8 @@ void factor_diag_tile(const Sweep<T>& sweep, const Tile<T>& tile, int l, T* a_pr
   const Layer<T>& layer = sweep.layer[l];
   const int channels = tile.channels();
   const Stack<T> A{sweep.A[l] + (group.row + tile.first) * layer.n_in, group.n * layer.n_in, layer.n_in};
-  if (layer.weight_jacobian != T(0)) inner_products(channels, tile.count, A, layer.n_in, a_products);
+  const Points points{0, tile.count};
+  if (layer.weight_jacobian != T(0)) inner_products(channels, points, A, layer.n_in, a_products);
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
     const Stack<T> D{sweep.D[l] + (component.row + tile.first) * layer.n_out, group.n * layer.n_out, layer.n_out};
@@ -22,8 +23,8 @@ void factor_diag_tile(const Sweep<T>& sweep, const Tile<T>& tile, int l, T* a_pr
       for (int64_t i = 0; i < tile.count; ++i) to[i * group.components] = 0;
       continue;
     }
-    inner_products(component.channels, tile.count, D, layer.n_out, d_products);
-    contract_diag(layer, component, tile.count, a_products, pairs_of(channels), d_products, to, group.components);
+    inner_products(component.channels, points, D, layer.n_out, d_products);
+    contract_diag(layer, component, points, a_products, pairs_of(channels), d_products, to, group.components);
   }
 }
 

@@ -4,35 +4,41 @@
 
 #include "buffer.h"
 #include "parallel.h"
-#include "tile_product.h"
+#include "product.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
 
 template <class T>
 void gemm(const Gemm<T>& p, const Parallel& parallel) {
-  const int64_t panels = ceil_div(p.columns, kPanel<T>);
-  const Buffer<T> packed(packed_size<T>(p.columns, p.depth));
+  const int64_t panels = ceil_div(p.columns, kPanel<T>), panel_elements = panel_size<T>(p.depth);
+  const Buffer<T> packed(panels * panel_elements);
+  const auto width = [&](int64_t q) {
+    return p.columns - q * kPanel<T> < kPanel<T> ? p.columns - q * kPanel<T> : kPanel<T>;
+  };
   for_each_task(parallel, panels, [&](int64_t q, int) {
-    pack_columns(p.b, p.columns, p.columns, p.depth, T(1), q, packed.get() + q * kPanel<T> * p.depth);
+    pack_columns<T>([&](int64_t k) { return p.b + k * p.columns + q * kPanel<T>; }, width(q), p.depth,
+                    [](int64_t) { return T(1); }, packed.get() + q * panel_elements);
   });
-  constexpr int64_t kRows = 16 * kTileRows;
-  const Buffer<T> edge(parallel.threads * kRows * kPanel<T>);  // the last panel may be wider than the matrix
+  constexpr int64_t kRows = kHasTiles<T> ? 192 : 16 * kTileRows;
+  const int64_t edge_size = kRows * kPanel<T>, slot_size = edge_size + left_size<T>(kRows, p.depth);
+  const Buffer<T> memory(parallel.threads * slot_size);
   for_each_task(parallel, ceil_div(p.rows, kRows), [&](int64_t task, int slot) {
     const int64_t first = task * kRows, count = p.rows - first < kRows ? p.rows - first : kRows;
-    const T* a = p.a + first * p.depth;
     T* out = p.out + first * p.columns;
-    T* narrow = edge.get() + slot * kRows * kPanel<T>;
+    T* edge = memory.get() + slot * slot_size;  // the last panel may be wider than the matrix
+    const Left<T> a{p.a + first * p.depth, p.depth, edge + edge_size};
+    split_left(a, count, p.depth);
     for (int64_t q = 0; q < panels; ++q) {
-      const T* panel = packed.get() + q * kPanel<T> * p.depth;
-      const int64_t column = q * kPanel<T>, width = p.columns - column;
-      if (width >= kPanel<T>) {
-        panel_product<T>(count, a, p.depth, panel, width, p.depth, out + column, p.columns);
+      const T* panel = packed.get() + q * panel_elements;
+      const int64_t column = q * kPanel<T>;
+      if (width(q) == kPanel<T>) {
+        product<false>(a, 0, count, panel, width(q), p.depth, out + column, p.columns);
         continue;
       }
-      panel_product<T>(count, a, p.depth, panel, width, p.depth, narrow, kPanel<T>);
+      product<false>(a, 0, count, panel, width(q), p.depth, edge, kPanel<T>);
       for (int64_t r = 0; r < count; ++r)
-        std::memcpy(out + r * p.columns + column, narrow + r * kPanel<T>, static_cast<std::size_t>(width) * sizeof(T));
+        std::memcpy(out + r * p.columns + column, edge + r * kPanel<T>, static_cast<std::size_t>(width(q)) * sizeof(T));
     }
   });
 }

@@ -1,8 +1,6 @@
 #include "gram.h"
 
-#include "buffer.h"
-#include "parallel.h"
-#include "tile_product.h"
+#include "gram_sides.h"
 
 // A layer's part of K, for a tile of rows of one component against a panel of rows of another:
 //
@@ -17,55 +15,6 @@
 namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
-
-// Whether θ of this layer is in the Jacobian.
-template <class T>
-bool takes_part(const Layer<T>& layer) {
-  return layer.weight_jacobian != T(0) || layer.bias_jacobian != T(0);
-}
-
-template <class T>
-struct Side {
-  const Sweep<T>& sweep;
-  Buffer<int> group, component;  // of each selected component
-  Buffer<int64_t> row;           // first component-major row
-  int parts = 0;
-  int64_t rows = 0;
-  int channels = 1;  // the most of any component
-
-  static int count(const Sweep<T>& sweep) {
-    int total = 0;
-    for (int g = 0; g < sweep.groups; ++g) total += sweep.group[g].components;
-    return total;
-  }
-  explicit Side(const Sweep<T>& s) : sweep(s), group(count(s)), component(count(s)), row(count(s) + 1) {
-    for (int g = 0; g < s.groups; ++g) {
-      if (!s.group[g].selected) continue;
-      for (int j = 0; j < s.group[g].components; ++j, ++parts) {
-        group.get()[parts] = g;
-        component.get()[parts] = j;
-        row.get()[parts] = rows;
-        rows += s.group[g].n;
-        const int c = s.group[g].component[j].channels;
-        channels = c > channels ? c : channels;
-      }
-    }
-    row.get()[parts] = rows;
-  }
-  const Group<T>& group_of(int part) const { return sweep.group[group.get()[part]]; }
-  const Component& component_of(int part) const { return group_of(part).component[component.get()[part]]; }
-  const T* A(int l, int part, int c) const {
-    const Group<T>& g = group_of(part);
-    return sweep.A[l] + (g.row + component_of(part).channel[c] * g.n) * sweep.layer[l].n_in;
-  }
-  const T* D(int l, int part, int c) const {
-    return sweep.D[l] + (component_of(part).row + c * group_of(part).n) * sweep.layer[l].n_out;
-  }
-  // Position of point i in K.
-  int64_t index(int part, int64_t i) const {
-    return group_of(part).residual_row + i * group_of(part).components + component.get()[part];
-  }
-};
 
 // Points first … first + count − 1 of one part, count ≤ kPanel.
 struct PanelOf {
@@ -107,25 +56,28 @@ template <class T, class Body>
 void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf panel, const Body& body) {
   for (int part = p.symmetric ? panel.part : 0; part < x.parts; ++part) {
     const int64_t n = x.group_of(part).n;
-    for (int64_t first = p.symmetric && part == panel.part ? panel.first : 0; first < n; first += kTileRows)
-      body(part, first, n - first < kTileRows ? n - first : kTileRows);
+    for (int64_t first = p.symmetric && part == panel.part ? panel.first : 0; first < n; first += kStripRows<T>)
+      body(part, first, n - first < kStripRows<T> ? n - first : kStripRows<T>);
   }
 }
 
+// Entries of a strip against a panel.
+template <class T>
+constexpr int kStrip = kStripRows<T> * kPanel<T>;
+
 // One term (D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ) for a strip of x, against packed y.
 template <class T>
-void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count, int c, int e,
-                  const T* packed_a, const T* packed_d, T* term) {
+void channel_term(const Layer<T>& layer, const LeftSide<T>& x, int l, int part, int64_t first, int64_t count, int c,
+                  int e, const T* packed_a, const T* packed_d, T* term) {
   const T weight = layer.weight_jacobian * layer.weight_jacobian;
   const T bias = c == 0 && e == 0 ? layer.bias_jacobian * layer.bias_jacobian : T(0);
-  alignas(64) T inputs[kTileRows * kPanel<T>], cotangents[kTileRows * kPanel<T>];
+  alignas(64) T inputs[kStrip<T>], cotangents[kStrip<T>];
   if (weight != T(0))  // inputs may be infinite where the weight takes no part
-    tile_of<T, false>(count, x.A(l, part, c) + first * layer.n_in, layer.n_in, packed_a + e * layer.n_in * kPanel<T>,
-                      layer.n_in, inputs, kPanel<T>);
+    exchangeable_product(x.A(l, part, c), first, count, packed_a + e * panel_size<T>(layer.n_in), layer.n_in, inputs);
   else
     for (int64_t i = 0; i < count * kPanel<T>; ++i) inputs[i] = T(0);
-  tile_of<T, false>(count, x.D(l, part, c) + first * layer.n_out, layer.n_out, packed_d + e * layer.n_out * kPanel<T>,
-                    layer.n_out, cotangents, kPanel<T>);
+  exchangeable_product(x.D(l, part, c), first, count, packed_d + e * panel_size<T>(layer.n_out), layer.n_out,
+                       cotangents);
   for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] = (weight * inputs[i] + bias) * cotangents[i];
 }
 
@@ -133,12 +85,11 @@ void channel_term(const Layer<T>& layer, const Side<T>& x, int l, int part, int6
 // then the same, bit for bit, with x and y exchanged. A bias alone asks for the value channels, and products of others
 // may be infinite.
 template <class T>
-void structured_strip(const Layer<T>& layer, const Side<T>& x, int l, int part, int64_t first, int64_t count,
-                      int y_channels, const T* packed_a, const T* packed_d, T* sums) {
-  alignas(64) T term[kTileRows * kPanel<T>], other[kTileRows * kPanel<T>];
+void structured_strip(const Layer<T>& layer, const LeftSide<T>& x, int x_channels, int l, int part, int64_t first,
+                      int64_t count, int y_channels, const T* packed_a, const T* packed_d, T* sums) {
+  alignas(64) T term[kStrip<T>], other[kStrip<T>];
   const bool values = layer.weight_jacobian == T(0);
-  const int x_channels = values ? 1 : x.component_of(part).channels;
-  if (values) y_channels = 1;
+  if (values) x_channels = y_channels = 1;
   for (int high = 0; high < (x_channels > y_channels ? x_channels : y_channels); ++high)
     for (int low = 0; low <= high; ++low) {
       const bool forth = low < x_channels && high < y_channels,
@@ -167,10 +118,10 @@ template <class T>
 class StructuredLayers {
  public:
   StructuredLayers(const Gram<T>& p, const Side<T>& x, const Side<T>& y, bool write)
-      : p_(p), x_(x), y_(y), write_(write) {
+      : p_(p), x_(x), y_(y), left_(p, x), write_(write) {
     for (int l = 0; l < p.x.layers; ++l) {
+      if (!is_structured(p, l)) continue;
       const Layer<T>& layer = p.x.layer[l];
-      if (!takes_part(layer) || p.use_explicit[l]) continue;
       inputs_ = layer.n_in > inputs_ ? layer.n_in : inputs_;
       outputs_ = layer.n_out > outputs_ ? layer.n_out : outputs_;
     }
@@ -179,19 +130,21 @@ class StructuredLayers {
   bool empty() const { return inputs_ == 0; }
 
   void run(const Parallel& parallel) const {
-    const int64_t a_size = y_.channels * inputs_ * kPanel<T>, d_size = y_.channels * outputs_ * kPanel<T>;
-    const int64_t size = a_size + d_size + kBlockStrips * kTileRows * kPanel<T>;
+    left_.split(parallel);
+    const int64_t a_size = y_.channels * packed_size<T>(kPanel<T>, inputs_);
+    const int64_t d_size = y_.channels * packed_size<T>(kPanel<T>, outputs_);
+    const int64_t size = a_size + d_size + kBlockStrips * kStrip<T>;
     const Buffer<T> memory(parallel.threads * size);
     for_each_task(parallel, panel_count(y_), [&](int64_t task, int slot) {
       const PanelOf panel = panel_at(y_, task);
       T* packed_a = memory.get() + slot * size;
+      T* sums = packed_a + a_size + d_size;
       Block block;
       for_each_strip(p_, x_, panel, [&](int part, int64_t first, int64_t count) {
         block.strip[block.size++] = {part, first, count};
-        if (block.size == kBlockStrips)
-          add_block(panel, block, packed_a, packed_a + a_size, packed_a + a_size + d_size);
+        if (block.size == kBlockStrips) add_block(panel, block, packed_a, packed_a + a_size, sums);
       });
-      if (block.size > 0) add_block(panel, block, packed_a, packed_a + a_size, packed_a + a_size + d_size);
+      if (block.size > 0) add_block(panel, block, packed_a, packed_a + a_size, sums);
     });
   }
 
@@ -199,29 +152,29 @@ class StructuredLayers {
   void pack(int l, PanelOf panel, T* packed_a, T* packed_d) const {
     const Layer<T>& layer = p_.x.layer[l];
     for (int e = 0; e < y_.component_of(panel.part).channels; ++e) {
-      pack_rows<T>(y_.A(l, panel.part, e) + panel.first * layer.n_in, layer.n_in, panel.count, layer.n_in, T(1), 0,
-                   packed_a + e * layer.n_in * kPanel<T>);
-      pack_rows<T>(y_.D(l, panel.part, e) + panel.first * layer.n_out, layer.n_out, panel.count, layer.n_out, T(1), 0,
-                   packed_d + e * layer.n_out * kPanel<T>);
+      pack_rows<T>(y_.A(l, panel.part, e) + panel.first * layer.n_in, layer.n_in, panel.count, layer.n_in, T(1),
+                   packed_a + e * panel_size<T>(layer.n_in));
+      pack_rows<T>(y_.D(l, panel.part, e) + panel.first * layer.n_out, layer.n_out, panel.count, layer.n_out, T(1),
+                   packed_d + e * panel_size<T>(layer.n_out));
     }
   }
 
   void add_block(PanelOf panel, Block& block, T* packed_a, T* packed_d, T* sums) const {
-    constexpr int64_t kStrip = kTileRows * kPanel<T>;
-    for (int64_t i = 0; i < block.size * kStrip; ++i) sums[i] = T(0);
+    for (int64_t i = 0; i < block.size * kStrip<T>; ++i) sums[i] = T(0);
     const auto for_all = [&](const auto& body) {
       for (int s = 0; s < block.size; ++s)
         for_each_entry(p_, x_, y_, block.strip[s].part, block.strip[s].first, block.strip[s].count, panel,
-                       sums + s * kStrip, body);
+                       sums + s * kStrip<T>, body);
     };
     if (!write_) for_all([](T& k, T& sum) { sum = k; });
     for (int l = 0; l < p_.x.layers; ++l) {
       const Layer<T>& layer = p_.x.layer[l];
-      if (!takes_part(layer) || p_.use_explicit[l]) continue;
+      if (!is_structured(p_, l)) continue;
       pack(l, panel, packed_a, packed_d);
       for (int s = 0; s < block.size; ++s)
-        structured_strip(layer, x_, l, block.strip[s].part, block.strip[s].first, block.strip[s].count,
-                         y_.component_of(panel.part).channels, packed_a, packed_d, sums + s * kStrip);
+        structured_strip(layer, left_, x_.component_of(block.strip[s].part).channels, l, block.strip[s].part,
+                         block.strip[s].first, block.strip[s].count, y_.component_of(panel.part).channels, packed_a,
+                         packed_d, sums + s * kStrip<T>);
     }
     for_all([](T& k, T sum) { k = sum; });
     block.size = 0;
@@ -229,6 +182,7 @@ class StructuredLayers {
 
   const Gram<T>& p_;
   const Side<T>&x_, &y_;
+  const LeftSide<T> left_;
   bool write_;
   int64_t inputs_ = 0, outputs_ = 0;
 };
@@ -297,13 +251,15 @@ void explicit_layers(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int64
     for_each_task(parallel, panel_count(y), [&](int64_t task, int slot) {
       const PanelOf panel = panel_at(y, task);
       T* packed = memory.get() + slot * chunk * kPanel<T>;
-      pack_rows<T>(other + (y.row.get()[panel.part] + panel.first) * depth, depth, panel.count, depth, T(1), 0, packed);
-      alignas(64) T sums[kTileRows * kPanel<T>];
+      by_vectors::pack_rows<T>(other + (y.row.get()[panel.part] + panel.first) * depth, depth, panel.count, depth, T(1),
+                               packed);
+      alignas(64) T sums[kStrip<T>];
       for_each_strip(p, x, panel, [&](int part, int64_t first, int64_t count) {
         for (T& sum : sums) sum = T(0);
         // The sum goes on from K itself, so that it has one order whatever the chunk.
         if (from > 0) for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T& sum) { sum = k; });
-        tile_of<T, true>(count, jx.get() + (x.row.get()[part] + first) * depth, depth, packed, depth, sums, kPanel<T>);
+        by_vectors::panel_product<true, false>(count, jx.get() + (x.row.get()[part] + first) * depth, depth, packed,
+                                               kPanel<T>, depth, sums, kPanel<T>);
         for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T sum) { k = sum; });
       });
     });

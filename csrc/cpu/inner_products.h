@@ -15,8 +15,8 @@ constexpr int pairs_of(int channels) { return channels * (channels + 1) / 2; }
 constexpr int pair(int c, int e) { return c >= e ? c * (c + 1) / 2 + e : e * (e + 1) / 2 + c; }
 
 template <class T, int C>
-void inner_products_fixed(int64_t count, Stack<T> x, int64_t width, T* products) {
-  for (int64_t i = 0; i < count; ++i) {
+void inner_products_fixed(Points points, const Stack<T>& x, int64_t width, T* products) {
+  for (int64_t i = points.first; i < points.first + points.count; ++i) {
     const T* row = x.data + i * x.row;
     Vec<T> total[pairs_of(C)] = {};
     const auto add = [&](int64_t j, auto read) {
@@ -46,31 +46,31 @@ T dot(const T* x, const T* y, int64_t n) {
   return sum(total);
 }
 
-// products: (count, pairs_of(channels)).
+// Some points' rows of products: (count, pairs_of(channels)).
 template <class T>
-void inner_products(int channels, int64_t count, Stack<T> x, int64_t width, T* products) {
+void inner_products(int channels, Points points, const Stack<T>& x, int64_t width, T* products) {
   switch (channels) {
-    case 1: return inner_products_fixed<T, 1>(count, x, width, products);
-    case 2: return inner_products_fixed<T, 2>(count, x, width, products);
-    case 3: return inner_products_fixed<T, 3>(count, x, width, products);
-    case 4: return inner_products_fixed<T, 4>(count, x, width, products);
+    case 1: return inner_products_fixed<T, 1>(points, x, width, products);
+    case 2: return inner_products_fixed<T, 2>(points, x, width, products);
+    case 3: return inner_products_fixed<T, 3>(points, x, width, products);
+    case 4: return inner_products_fixed<T, 4>(points, x, width, products);
   }
-  for (int64_t i = 0; i < count; ++i)
+  for (int64_t i = points.first; i < points.first + points.count; ++i)
     for (int c = 0; c < channels; ++c)
       for (int e = 0; e <= c; ++e)
         products[i * pairs_of(channels) + pair(c, e)] =
             dot(x.data + c * x.channel + i * x.row, x.data + e * x.channel + i * x.row, width);
 }
 
-// One layer's part of the diagonal for one tile of one component, from the inner products of A (all channels of the
+// One layer's part of the diagonal for some points of one tile of one component, from the inner products of A (all channels of the
 // group) and of D (the component's). `stride` is the distance of the component's rows in `diag`.
 template <class T>
-void contract_diag(const Layer<T>& layer, const Component& component, int64_t count, const T* a, int a_pairs,
+void contract_diag(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
                    const T* d, double* diag, int64_t stride) {
   const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
   const double bias = static_cast<double>(layer.bias_jacobian) * layer.bias_jacobian;
   const int d_pairs = pairs_of(component.channels);
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = points.first; i < points.first + points.count; ++i) {
     double total = 0;
     for (int c = 0; c < (weight != 0 ? component.channels : 0); ++c)  // without the weight there are no products of A
       for (int e = 0; e <= c; ++e)

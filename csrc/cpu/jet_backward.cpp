@@ -11,14 +11,15 @@ void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
   const int first = first_active(sweep), L = sweep.layers;
   const PackedWeights<T> weights(sweep, Direction::backward, first + 1);
   pack(parallel, weights);
-  const int64_t scratch_size = tiling.max_rows() * kPanel<T>, stack_size = tiling.max_rows() * padded<T>(widest(sweep));
-  const int64_t slot_size = scratch_size + 3 * stack_size;  // D twice, in turn, and Z
+  const int64_t scratch = scratch_size(sweep, tiling.max_rows()),
+                stack_size = tiling.max_rows() * padded<T>(widest(sweep));
+  const int64_t slot_size = scratch + 3 * stack_size;  // D twice, in turn, and Z
   const Buffer<T> slots(parallel.threads * slot_size);
   const Buffer<Stack<T>> views(parallel.threads * 2 * L);
   for_each_task(parallel, tiling.tiles(), [&](int64_t task, int slot) {
     const Tile<T> tile = tiling.tile(task);
-    T* scratch = slots.get() + slot * slot_size;
-    T* stacks = scratch + scratch_size;
+    T* memory = slots.get() + slot * slot_size;
+    T* stacks = memory + scratch;
     Stack<T>* Z = views.get() + slot * 2 * L;
     Stack<T>* D = Z + L;
     for (int l = 0; l < L; ++l) {
@@ -34,11 +35,14 @@ void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
     for (int j = 0; j < tile.group->components; ++j) {
       const Component& component = tile.group->component[j];
       fetch_stash(L - 1);
-      backward_tile(sweep, weights, tile, component, first, TileStacks<T>{nullptr, Z, D}, scratch, [&](int l) {
-        const int64_t n_out = sweep.layer[l].n_out;
-        copy_stack(component.channels, tile.count, n_out, D[l], stack_of(sweep.D[l], component.row, tile, n_out));
-        if (l > first) fetch_stash(l - 1);
-      });
+      backward_tile(
+          sweep, weights, tile, component, first, TileStacks<T>{nullptr, Z, D}, memory,
+          [&](int l) {
+            const int64_t n_out = sweep.layer[l].n_out;
+            copy_stack(component.channels, tile.count, n_out, D[l], stack_of(sweep.D[l], component.row, tile, n_out));
+            if (l > first) fetch_stash(l - 1);
+          },
+          [](int, Points) {});
     }
   });
 }

@@ -12,15 +12,16 @@ void jet_forward(const Sweep<T>& sweep, const Parallel& parallel) {
   pack(parallel, weights);
   const bool keep = sweep.A != nullptr;
   const int L = sweep.layers;
-  const int64_t scratch_size = tiling.max_rows() * kPanel<T>, stack_size = tiling.max_rows() * padded<T>(widest(sweep));
-  const int64_t slot_size = scratch_size + (keep ? 3 : 2) * stack_size;  // A twice, in turn, and Z
+  const int64_t scratch = scratch_size(sweep, tiling.max_rows()),
+                stack_size = tiling.max_rows() * padded<T>(widest(sweep));
+  const int64_t slot_size = scratch + (keep ? 3 : 2) * stack_size;  // A twice, in turn, and Z
   const Buffer<T> slots(parallel.threads * slot_size);
   const Buffer<Stack<T>> views(parallel.threads * (2 * L + 1));
   for_each_task(parallel, tiling.tiles(), [&](int64_t task, int slot) {
     const Tile<T> tile = tiling.tile(task);
     const int channels = tile.channels();
-    T* scratch = slots.get() + slot * slot_size;
-    T* stacks = scratch + scratch_size;
+    T* memory = slots.get() + slot * slot_size;
+    T* stacks = memory + scratch;
     Stack<T>* A = views.get() + slot * (2 * L + 1);
     Stack<T>* Z = A + L + 1;
     for (int l = 0; l < L; ++l) {
@@ -29,17 +30,20 @@ void jet_forward(const Sweep<T>& sweep, const Parallel& parallel) {
                                            : Stack<T>{};
     }
     A[L] = stack_of(sweep.out, tile.group->row, tile, sweep.layer[L - 1].n_out);
-    forward_tile(sweep, L, weights, tile, TileStacks<T>{A, Z, nullptr}, scratch, [&](int l) {
-      if (!keep) return;
-      if (l < L) {
-        const int64_t n_in = sweep.layer[l].n_in;
-        copy_stack(channels, tile.count, n_in, A[l], stack_of(sweep.A[l], tile.group->row, tile, n_in));
-      }
-      if (l > 0 && sweep.Z[l - 1] != nullptr) {
-        const int64_t n_out = sweep.layer[l - 1].n_out;
-        copy_stack(channels, tile.count, n_out, Z[l - 1], stack_of(sweep.Z[l - 1], tile.group->row, tile, n_out));
-      }
-    });
+    forward_tile(
+        sweep, L, weights, tile, TileStacks<T>{A, Z, nullptr}, memory,
+        [&](int l) {
+          if (!keep) return;
+          if (l < L) {
+            const int64_t n_in = sweep.layer[l].n_in;
+            copy_stack(channels, tile.count, n_in, A[l], stack_of(sweep.A[l], tile.group->row, tile, n_in));
+          }
+          if (l > 0 && sweep.Z[l - 1] != nullptr) {
+            const int64_t n_out = sweep.layer[l - 1].n_out;
+            copy_stack(channels, tile.count, n_out, Z[l - 1], stack_of(sweep.Z[l - 1], tile.group->row, tile, n_out));
+          }
+        },
+        [](int, Points) {});
   });
 }
 

@@ -23,24 +23,28 @@ void fill_tangents(const Jvp<T>& p, Layer<T>* layers) {
 }
 
 template <class T>
-void add_weight(const Jvp<T>& p, const PackedWeights<T>& tangents, const Tile<T>& tile, int l, T* scratch) {
+void add_weight(const Jvp<T>& p, const PackedWeights<T>& tangents, const Tile<T>& tile, int l, Stack<T> A, T* scratch) {
   const Group<T>& group = *tile.group;
   const Layer<T>& layer = p.sweep.layer[l];
-  const Stack<T> A{p.sweep.A[l] + (group.row + tile.first) * layer.n_in, group.n * layer.n_in, layer.n_in};
-  for (int64_t q = 0; q < ceil_div(layer.n_out, kPanel<T>); ++q) {
-    const Columns columns = panel_columns(q, kPanel<T>, layer.n_out);
-    tile_times_panel<T>(tile.channels(), tile.count, A, tangents.of(l) + q * kPanel<T> * layer.n_in, columns.width,
-                        layer.n_in, scratch);
-    for (int j = 0; j < group.components; ++j) {
-      const Component& component = group.component[j];
-      for (int c = 0; c < component.channels; ++c)
-        for (int64_t i = 0; i < tile.count; ++i) {
-          const T* d = p.sweep.D[l] + (component.row + c * group.n + tile.first + i) * layer.n_out + columns.first;
-          const T* product = scratch + (component.channel[c] * tile.count + i) * kPanel<T>;
-          p.out[group.residual_row + (tile.first + i) * group.components + j] += dot(d, product, columns.width);
+  copy_stack(tile.channels(), tile.count, layer.n_in, stack_of(p.sweep.A[l], group.row, tile, layer.n_in), A);
+  const int64_t rows = tile.channels() * tile.count;
+  const Left<T> left{A.data, A.row, scratch + 2 * rows * kPanel<T>};
+  split_left(left, rows, layer.n_in);
+  stack_product(
+      StackProduct<T>{tile.channels(), tile.count, left, layer.n_in, layer.n_out, scratch},
+      [&](int64_t q) { return tangents.panel(l, q); },
+      [&](Columns columns, const T* products, Points points) {
+        for (int j = 0; j < group.components; ++j) {
+          const Component& component = group.component[j];
+          for (int c = 0; c < component.channels; ++c)
+            for (int64_t i = points.first; i < points.first + points.count; ++i) {
+              const T* d = p.sweep.D[l] + (component.row + c * group.n + tile.first + i) * layer.n_out + columns.first;
+              const T* product = products + (component.channel[c] * tile.count + i) * kPanel<T>;
+              p.out[group.residual_row + (tile.first + i) * group.components + j] += dot(d, product, columns.width);
+            }
         }
-    }
-  }
+      },
+      [](int64_t, int64_t) {}, [](Points) {});
 }
 
 template <class T>
@@ -67,14 +71,17 @@ void jvp(const Jvp<T>& p, const Parallel& parallel) {
   const PackedWeights<T> tangents(tangent_chain, Direction::forward, 0);
   pack(parallel, tangents);
   const Tiling<T> tiling(p.sweep, parallel.threads);
-  const int64_t scratch_size = tiling.max_rows() * kPanel<T>;
-  const Buffer<T> scratch(parallel.threads * scratch_size);
+  const int64_t scratch = scratch_size(p.sweep, tiling.max_rows());
+  const int64_t slot_size = scratch + tiling.max_rows() * padded<T>(widest(p.sweep));
+  const Buffer<T> slots(parallel.threads * slot_size);
   for (int64_t i = 0; i < p.sweep.residual_rows; ++i) p.out[i] = 0;
   for_each_task(parallel, tiling.tiles(), [&](int64_t task, int slot) {
     const Tile<T> tile = tiling.tile(task);
     if (!tile.group->selected) return;
+    T* memory = slots.get() + slot * slot_size;
     for (int l = 0; l < L; ++l) {
-      if (p.weight[l] != nullptr) add_weight(p, tangents, tile, l, scratch.get() + slot * scratch_size);
+      const Stack<T> A = local_stack(memory + scratch, tile.count, p.sweep.layer[l].n_in);
+      if (p.weight[l] != nullptr) add_weight(p, tangents, tile, l, A, memory);
       if (p.bias[l] != nullptr) add_bias(p, tile, l);
     }
   });

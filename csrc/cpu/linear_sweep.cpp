@@ -32,25 +32,24 @@ class Slot {
     const Sweep<T>& sweep = p.sweep;
     const int L = sweep.layers, channels = max_channels(sweep);
     const int64_t rows = tiling.max_rows(), points = tiling.max_points();
-    scratch = take(rows * kPanel<T>);
-    int64_t widest_input = 1;
+    scratch = take(scratch_size(sweep, rows));
     for (int l = 0; l < L; ++l) {
       const Layer<T>& layer = sweep.layer[l];
       Z.get()[l] = keeps_stash(sweep, l) ? take(rows * padded<T>(layer.n_out)) : -1;
-      widest_input = layer.n_in > widest_input ? layer.n_in : widest_input;
     }
     // A gradient asks for the inputs of every layer; without one two stacks take turns, and more of the tile stays in L2.
     for (int l = 0; l <= L; ++l)
       A.get()[l] = l < 2 || asks_for_gradient(p) ? take(rows * padded<T>(widest(sweep))) : A.get()[l - 2];
     for (int64_t& d : D) d = take(rows * padded<T>(widest(sweep)));
-    inputs = take(packed_size<T>(widest_input, rows));
+    inputs = take(packed_size<T>(kPanel<T>, rows));
+    cotangents = take(left_size<T>(widest(sweep), rows));
     pulled = take(points);
     a_products = sweep.diag == nullptr ? 0 : take(L * points * pairs_of(channels));
     d_products = sweep.diag == nullptr ? 0 : take(points * pairs_of(channels));
     sums = total;
     for (int l = 0; l < L; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      weight.get()[l] = p.weight[l] == nullptr ? -1 : take(packed_size<T>(layer.n_in, layer.n_out));
+      weight.get()[l] = p.weight[l] == nullptr ? -1 : take(ceil_div(layer.n_in, kPanel<T>) * kPanel<T> * layer.n_out);
       bias.get()[l] = p.bias[l] == nullptr ? -1 : take(layer.n_out);
     }
   }
@@ -69,7 +68,7 @@ class Slot {
     return stacks;
   }
 
-  int64_t scratch, D[2], inputs, pulled, a_products, d_products, sums, total = 0;
+  int64_t scratch, D[2], inputs, cotangents, pulled, a_products, d_products, sums, total = 0;
   Buffer<int64_t> A, Z, weight, bias;
 
  private:
@@ -101,33 +100,21 @@ void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T>
   }
 }
 
-// x∘A of a component's channels as panels (panels, channels · count, kPanel). Beyond the last column a panel holds what
-// the padding of A does: its products are never read.
+// Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾): one product whose inner index runs over the component's channels and points.
 template <class T>
-void pack_inputs(const Component& component, int64_t count, Stack<T> A, int64_t n_in, const T* x, T* to) {
+void add_weight_gradient(const Layer<T>& layer, const Component& component, int64_t count, Stack<T> A, Stack<T> D,
+                         const T* x, T* inputs, T* cotangents, T* sums) {
   const int64_t depth = component.channels * count;
-  for (int c = 0; c < component.channels; ++c)
-    for (int64_t i = 0; i < count; ++i) {
-      const T* row = A.data + component.channel[c] * A.channel + i * A.row;
-      T* panel = to + (c * count + i) * kPanel<T>;
-      for (int64_t column = 0; column < n_in; column += kPanel<T>, panel += depth * kPanel<T>) {
-        store<T>(panel, load<T>(row + column) * x[i]);
-        if (n_in - column > kLanes<T>) store<T>(panel + kLanes<T>, load<T>(row + column + kLanes<T>) * x[i]);
-      }
-    }
-}
-
-template <class T>
-void add_weight_gradient(const Layer<T>& layer, int64_t depth, Stack<T> D, const T* inputs, T* sums) {
-  const int64_t strips = ceil_div(layer.n_out, kTileRows);
-  for (int64_t q = 0; q * kPanel<T> < layer.n_in; ++q)
-    for (int64_t s = 0, m = 0; s < strips; ++s) {
-      const int64_t height = layer.n_out / strips + (s < layer.n_out % strips);
-      tile_of_width<T, true, true>(layer.n_in - q * kPanel<T>, height, D.data + m, D.row,
-                                   inputs + q * depth * kPanel<T>, depth, sums + (q * layer.n_out + m) * kPanel<T>,
-                                   kPanel<T>);
-      m += height;
-    }
+  const Left<T> left = left_of_columns(D.data, D.row, layer.n_out, depth, cotangents);
+  for (int64_t q = 0; q * kPanel<T> < layer.n_in; ++q) {
+    const Columns columns = panel_columns(q, kPanel<T>, layer.n_in);
+    const auto row = [&](int64_t k) {
+      return A.data + component.channel[k / count] * A.channel + k % count * A.row + columns.first;
+    };
+    pack_columns<T>(row, columns.width, depth, [&](int64_t k) { return x[k % count]; }, inputs);
+    product<true, true>(left, 0, layer.n_out, inputs, columns.width, depth, sums + q * layer.n_out * kPanel<T>,
+                        kPanel<T>);
+  }
 }
 
 template <class T>
@@ -145,35 +132,38 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
   const TileStacks<T> stacks = slot.stacks(sweep, tile.count, memory, views);
   const bool diag = sweep.diag != nullptr;
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
-  forward_tile(sweep, L, forward, tile, stacks, memory + slot.scratch, [&](int l) {
-    if (l == L) return;
+  const auto keep_inputs = [&](int l) {
+    if (l == L || sweep.A == nullptr) return;
     const int64_t n_in = sweep.layer[l].n_in;
-    if (diag && l >= first) inner_products(channels, tile.count, stacks.A[l], n_in, a_products(l));
-    if (sweep.A != nullptr)
-      copy_stack(channels, tile.count, n_in, stacks.A[l], stack_of(sweep.A[l], group.row, tile, n_in));
+    copy_stack(channels, tile.count, n_in, stacks.A[l], stack_of(sweep.A[l], group.row, tile, n_in));
+  };
+  forward_tile(sweep, L, forward, tile, stacks, memory + slot.scratch, keep_inputs, [&](int l, Points points) {
+    if (diag && l >= first && l < L) inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
     T* x = memory + slot.pulled;
     evaluate_rows(p, tile, j, stacks.A[L], x);
-    backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, [&](int l) {
+    const auto keep_cotangents = [&](int l) {
       const Layer<T>& layer = sweep.layer[l];
       if (sweep.D != nullptr)
         copy_stack(component.channels, tile.count, layer.n_out, stacks.D[l],
                    stack_of(sweep.D[l], component.row, tile, layer.n_out));
-      if (diag) {
-        T* products = memory + slot.d_products;
-        inner_products(component.channels, tile.count, stacks.D[l], layer.n_out, products);
-        double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-        contract_diag(layer, component, tile.count, a_products(l), a_pairs, products, to, group.components);
-      }
-      if (p.weight[l] != nullptr) {
-        pack_inputs(component, tile.count, stacks.A[l], layer.n_in, x, memory + slot.inputs);
-        add_weight_gradient(layer, component.channels * tile.count, stacks.D[l], memory + slot.inputs,
-                            memory + slot.weight.get()[l]);
-      }
+      if (p.weight[l] != nullptr)
+        add_weight_gradient(layer, component, tile.count, stacks.A[l], stacks.D[l], x, memory + slot.inputs,
+                            memory + slot.cotangents, memory + slot.weight.get()[l]);
       if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
-    });
+    };
+    backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, keep_cotangents,
+                  [&](int l, Points points) {
+                    if (!diag) return;
+                    const Layer<T>& layer = sweep.layer[l];
+                    T* products = memory + slot.d_products;
+                    inner_products(component.channels, points, stacks.D[l], layer.n_out, products);
+                    double* to =
+                        sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
+                    contract_diag(layer, component, points, a_products(l), a_pairs, products, to, group.components);
+                  });
   }
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "matrix_tiles.h"
 #include "params.h"
 
 namespace ntkfast {
@@ -20,6 +21,7 @@ void for_each_task(const Parallel& parallel, int64_t tasks, const Body& body) {
   } context{&body, {0}, tasks};
   const auto work = [](void* opaque, int slot) {
     Context& shared = *static_cast<Context*>(opaque);
+    const MatrixTiles tiles;
     for (int64_t task; (task = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.tasks;)
       (*shared.body)(task, slot);
   };
@@ -30,7 +32,10 @@ void for_each_task(const Parallel& parallel, int64_t tasks, const Body& body) {
 // Every slot once: for work whose share is fixed, since results depend on which slot does it.
 template <class Body>
 void for_each_slot(const Parallel& parallel, const Body& body) {
-  const auto work = [](void* opaque, int slot) { (*static_cast<const Body*>(opaque))(slot); };
+  const auto work = [](void* opaque, int slot) {
+    const MatrixTiles tiles;
+    (*static_cast<const Body*>(opaque))(slot);
+  };
   parallel.run(parallel.threads, work, const_cast<Body*>(&body));
 }
 

@@ -8,7 +8,7 @@
 
 #include <cstring>
 
-#include "activation_panel.h"
+#include "stack_product.h"
 #include "weights.h"
 
 namespace ntkfast {
@@ -41,24 +41,24 @@ int64_t widest(const Sweep<T>& sweep) {
   return width;
 }
 
-// Rows of a tile: its stacks stay inside L2 up to width 1000, and a panel of weights is read often enough from L1.
+// Rows of a tile: its stacks stay inside L2 up to width 1000, and a panel of weights is read often enough from L1. Split
+// weights that do not fit L2 are read more often than tiles can wait for.
 template <class T>
 int64_t tile_rows_of(const Sweep<T>& sweep) {
-  return sweep.tile_rows > 0 ? sweep.tile_rows : 128;
+  if (sweep.tile_rows > 0) return sweep.tile_rows;
+  return kHasTiles<T> && widest(sweep) > 320 ? 192 : 128;
 }
 
-// C = A · panel for all channels of a tile, written as (channels, count, kPanel).
+// Memory that a sweep works in: the products of two panels, and two left operands where they are split.
 template <class T>
-void tile_times_panel(int channels, int64_t count, Stack<T> a, const T* panel, int64_t width, int64_t K, T* c) {
-  if (a.channel == count * a.row)
-    return panel_product<T>(channels * count, a.data, a.row, panel, width, K, c, kPanel<T>);
-  for (int ch = 0; ch < channels; ++ch)
-    panel_product<T>(count, a.data + ch * a.channel, a.row, panel, width, K, c + ch * count * kPanel<T>, kPanel<T>);
+int64_t scratch_size(const Sweep<T>& sweep, int64_t rows) {
+  return 2 * (rows * kPanel<T> + left_size<T>(rows, widest(sweep)));
 }
 
-inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
-  const int64_t first = p * panel;
-  return {first, columns - first < panel ? columns - first : panel};
+// The left operand of layer l's product, whose rows are those of a tile-local stack; layers take turns with the memory.
+template <class T>
+Left<T> left_of_layer(const Sweep<T>& sweep, int l, int64_t rows, Stack<T> a, T* scratch) {
+  return {a.data, a.row, scratch + 2 * rows * kPanel<T> + l % 2 * left_size<T>(rows, widest(sweep))};
 }
 
 // Between a tile-local stack, whose rows stand together, and the caller's. Whole rows at a time: a sweep writes a layer
@@ -103,22 +103,31 @@ void fill_inputs(const Tile<T>& tile, int64_t d, Stack<T> A) {
     }
 }
 
-// Through the first `layers` layers. after(l) runs when A_l, and with it Z_{l−1}, is complete; A_L is the output.
-template <class T, class After>
+// Through the first `layers` layers. When A_l, and with it Z_{l−1}, is complete, after(l) runs and then meanwhile(l, points)
+// for all points, some at a time, beside the next product; A_L is the output.
+template <class T, class After, class Meanwhile>
 void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& weights, const Tile<T>& tile,
-                  const TileStacks<T>& stacks, T* scratch, const After& after) {
+                  const TileStacks<T>& stacks, T* scratch, const After& after, const Meanwhile& meanwhile) {
+  const int64_t rows = tile.channels() * tile.count;
+  const auto left = [&](int l) { return left_of_layer(sweep, l, rows, stacks.A[l], scratch); };
   fill_inputs(tile, sweep.layer[0].n_in, stacks.A[0]);
+  split_left(left(0), rows, sweep.layer[0].n_in);
   after(0);
   for (int l = 0; l < layers; ++l) {
     const Layer<T>& layer = sweep.layer[l];
-    for (int64_t p = 0; p < ceil_div(layer.n_out, kPanel<T>); ++p) {
-      const Columns columns = panel_columns(p, kPanel<T>, layer.n_out);
-      tile_times_panel<T>(tile.channels(), tile.count, stacks.A[l], weights.of(l) + p * kPanel<T> * layer.n_in,
-                          columns.width, layer.n_in, scratch);
-      push_panel(layer, tile, scratch, columns, stacks.A[l + 1], stacks.Z[l]);
-    }
+    const Epilogue<T> epilogue{&layer, &tile, nullptr, stacks.Z[l], stacks.A[l + 1]};
+    const PanelFunction<T> push = push_function(epilogue);
+    stack_product(
+        StackProduct<T>{tile.channels(), tile.count, left(l), layer.n_in, layer.n_out, scratch},
+        [&](int64_t p) { return weights.panel(l, p); },
+        [&](Columns columns, const T* z, Points points) { push(epilogue, z, columns, points); },
+        [&](int64_t p, int64_t row) {
+          if (l + 1 < layers) split_left(left(l + 1), rows, layer.n_out, row, p);
+        },
+        [&](Points points) { meanwhile(l, points); });
     after(l + 1);
   }
+  meanwhile(layers, Points{0, tile.count});
 }
 
 // Columns of the seeds of one component, as (C_j, count, kPanel).
@@ -133,39 +142,50 @@ void read_seeds(const Component& component, const Tile<T>& tile, Columns columns
                  (columns.first + j) * component.seed_stride[2]];
 }
 
+// Without an activation the cotangents of a layer's outputs are D itself.
 template <class T>
-void copy_panel(int channels, int64_t count, const T* g, Columns columns, Stack<T> to) {
-  for (int c = 0; c < channels; ++c)
-    for (int64_t i = 0; i < count; ++i)
+void copy_panel(const Epilogue<T>& e, const T* g, Columns columns, Points points) {
+  for (int c = 0; c < e.component->channels; ++c)
+    for (int64_t i = points.first; i < points.first + points.count; ++i)
       for (int64_t j = 0; j < columns.width; ++j)
-        to.data[c * to.channel + i * to.row + columns.first + j] = g[(c * count + i) * kPanel<T> + j];
+        e.to.data[c * e.to.channel + i * e.to.row + columns.first + j] = g[(c * e.tile->count + i) * kPanel<T> + j];
 }
 
-// Cotangents down to layer `first`; after(l) runs when D_l is complete.
-template <class T, class After>
+// Cotangents down to layer `first`. When D_l is complete, after(l) and meanwhile(l, points) run as in forward_tile.
+template <class T, class After, class Meanwhile>
 void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
-                   const Component& component, int first, const TileStacks<T>& stacks, T* scratch, const After& after) {
+                   const Component& component, int first, const TileStacks<T>& stacks, T* scratch, const After& after,
+                   const Meanwhile& meanwhile) {
   const int last = sweep.layers - 1;
-  const auto finish = [&](int l, Columns columns) {
-    if (stacks.Z[l].data == nullptr) copy_panel(component.channels, tile.count, scratch, columns, stacks.D[l]);
-    else pull_panel(sweep.layer[l], tile, component, scratch, columns, stacks.Z[l], stacks.D[l]);
+  const int64_t rows = component.channels * tile.count;
+  const auto left = [&](int l) { return left_of_layer(sweep, l, rows, stacks.D[l], scratch); };
+  const auto epilogue = [&](int l) {
+    return Epilogue<T>{&sweep.layer[l], &tile, &component, stacks.Z[l], stacks.D[l]};
   };
+  const Epilogue<T> outputs = epilogue(last);
+  const PanelFunction<T> finish_outputs = outputs.stash.data == nullptr ? copy_panel<T> : pull_function(outputs);
   for (int64_t p = 0; p < ceil_div(sweep.layer[last].n_out, kPanel<T>); ++p) {
     const Columns columns = panel_columns(p, kPanel<T>, sweep.layer[last].n_out);
     read_seeds(component, tile, columns, scratch);
-    finish(last, columns);
+    finish_outputs(outputs, scratch, columns, Points{0, tile.count});
   }
+  if (last > first) split_left(left(last), rows, sweep.layer[last].n_out);
   after(last);
   for (int l = last; l > first; --l) {
     const Layer<T>& layer = sweep.layer[l];
-    for (int64_t p = 0; p < ceil_div(layer.n_in, kPanel<T>); ++p) {
-      const Columns columns = panel_columns(p, kPanel<T>, layer.n_in);
-      tile_times_panel<T>(component.channels, tile.count, stacks.D[l], weights.of(l) + p * kPanel<T> * layer.n_out,
-                          columns.width, layer.n_out, scratch);
-      finish(l - 1, columns);
-    }
+    const Epilogue<T> below = epilogue(l - 1);
+    const PanelFunction<T> pull = below.stash.data == nullptr ? copy_panel<T> : pull_function(below);
+    stack_product(
+        StackProduct<T>{component.channels, tile.count, left(l), layer.n_out, layer.n_in, scratch},
+        [&](int64_t p) { return weights.panel(l, p); },
+        [&](Columns columns, const T* g, Points points) { pull(below, g, columns, points); },
+        [&](int64_t p, int64_t row) {
+          if (l - 1 > first) split_left(left(l - 1), rows, layer.n_in, row, p);
+        },
+        [&](Points points) { meanwhile(l, points); });
     after(l - 1);
   }
+  meanwhile(first, Points{0, tile.count});
 }
 
 // The first layer whose parameters the Jacobian contains; sweeps stop there.

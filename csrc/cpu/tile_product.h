@@ -1,4 +1,4 @@
-// The register-blocked matrix product on which every sweep and contraction stands.
+// The register-blocked matrix product by vectors.
 //
 //   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: `count` rows;  B: one packed panel of kPanel<T> columns
 //
@@ -22,11 +22,7 @@ constexpr int kTileRows = NTKFAST_VECTOR_BYTES == 64 ? 14 : 6;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Memory of a packed matrix with `columns` columns and K rows, in elements.
-template <class T>
-constexpr int64_t packed_size(int64_t columns, int64_t K) {
-  return ceil_div(columns, kPanel<T>) * kPanel<T> * K;
-}
+namespace by_vectors {
 
 // KMajor: a[r, k] stands at a[k·lda + r], else at a[r·lda + k]. Only the first Vectors of the panel's two vectors are
 // computed and written.
@@ -74,38 +70,34 @@ void tile_of_width(int64_t width, int64_t count, const T* a, int64_t lda, const 
 
 // All `rows` rows of a against the first `width` columns of one panel, in tiles of nearly equal height. C may be
 // written up to the panel's next vector.
-template <class T>
+template <bool Accumulate, bool KMajor, class T>
 void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t width, int64_t K, T* c, int64_t ldc) {
   const int64_t tiles = ceil_div(rows, kTileRows);
   for (int64_t t = 0, r = 0; t < tiles; ++t) {
     const int64_t count = rows / tiles + (t < rows % tiles);
-    tile_of_width<T, false, false>(width, count, a + r * lda, lda, panel, K, c + r * ldc, ldc);
+    tile_of_width<T, Accumulate, KMajor>(width, count, a + r * (KMajor ? 1 : lda), lda, panel, K, c + r * ldc, ldc);
     r += count;
   }
 }
 
-// Panel p of B = s·W (k runs over the rows of W): panel[k][j] = s W[k, p·kPanel + j], zero beyond the last column.
-template <class T>
-void pack_columns(const T* W, int64_t ldw, int64_t columns, int64_t K, T scale, int64_t p, T* panel) {
-  const int64_t first = p * kPanel<T>, width = columns - first < kPanel<T> ? columns - first : kPanel<T>;
-  for (int64_t k = 0; k < K; ++k) {
-    const T* row = W + k * ldw + first;
-    for (int64_t j = 0; j < width; ++j) panel[k * kPanel<T> + j] = scale * row[j];
-    for (int64_t j = width; j < kPanel<T>; ++j) panel[k * kPanel<T> + j] = T(0);
-  }
+// panel[k][j] = factor(k) row(k)[j] for j < width, zero beyond.
+template <class T, class Row, class Factor>
+void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, T* panel) {
+  for (int64_t k = 0; k < K; ++k)
+    for (int v = 0; v < 2; ++v)
+      store<T>(panel + k * kPanel<T> + v * kLanes<T>,
+               load_up_to<T>(row(k) + v * kLanes<T>, width - v * kLanes<T>) * factor(k));
 }
 
-// Panel p of B = s·Wᵀ (k runs along the rows of W): panel[k][j] = s W[p·kPanel + j, k]. Blocks of k keep the strided
-// reads in L1.
+// panel[k][j] = scale W[j, k] for j < width, zero beyond. Blocks of k keep the strided reads in L1.
 template <class T>
-void pack_rows(const T* W, int64_t ldw, int64_t rows, int64_t K, T scale, int64_t p, T* panel) {
+void pack_rows(const T* W, int64_t ldw, int64_t width, int64_t K, T scale, T* panel) {
   constexpr int64_t kBlock = 16;
-  const int64_t first = p * kPanel<T>, width = rows - first < kPanel<T> ? rows - first : kPanel<T>;
   T block[kBlock][kPanel<T>];
   for (int64_t k0 = 0; k0 < K; k0 += kBlock) {
     const int64_t depth = K - k0 < kBlock ? K - k0 : kBlock;
     for (int64_t j = 0; j < width; ++j) {
-      const T* row = W + (first + j) * ldw + k0;
+      const T* row = W + j * ldw + k0;
       for (int64_t k = 0; k < depth; ++k) block[k][j] = scale * row[k];
     }
     for (int64_t k = 0; k < depth; ++k) {
@@ -115,5 +107,6 @@ void pack_rows(const T* W, int64_t ldw, int64_t rows, int64_t K, T scale, int64_
   }
 }
 
+}  // namespace by_vectors
 }  // namespace NTKFAST_ISA
 }  // namespace ntkfast

@@ -154,6 +154,13 @@ NTKFAST_INLINE Vec<T> load_partial(const T* p, int n) {
 #endif
 }
 
+// The same for any n.
+template <class T>
+NTKFAST_INLINE Vec<T> load_up_to(const T* p, int64_t n) {
+  if (n >= kLanes<T>) return load<T>(p);
+  return n > 0 ? load_partial<T>(p, static_cast<int>(n)) : Vec<T>{};
+}
+
 // Writes the first n ≤ lanes elements and nothing beyond them.
 template <class T>
 NTKFAST_INLINE void store_partial(T* p, Vec<T> v, int n) {

@@ -4,7 +4,7 @@
 
 #include "buffer.h"
 #include "parallel.h"
-#include "tile_product.h"
+#include "product.h"
 
 // (Jᵀx)[W] = Σ_c (x ∘ D⁽ᶜ⁾)ᵀ A⁽ᶜ⁾        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
@@ -58,58 +58,38 @@ inline Strip strip_of(int64_t s, int64_t strips, int64_t height) {
   return {s * even + (s < rest ? s : rest), even + (s < rest)};
 }
 
-// x∘D for a block of rows; strip s stands at `its first row · depth`, k-major.
+// Memory of a band: its sums, the cotangents of a block of rows, transposed and split where the product asks for it,
+// and one panel of inputs.
 template <class T>
-void pack_cotangents(const Layer<T>& layer, const T* D, const RowMap<T>& map, int64_t from, int64_t depth, int64_t band,
-                     int64_t height, T* to) {
-  const int64_t strips = ceil_div(height, kTileRows);
-  for (int64_t k = 0; k < depth; ++k) {
-    const T* row = D + map.d[from + k] * layer.n_out + band;
-    const T x = map.x[from + k] * layer.weight_jacobian;
-    for (int64_t s = 0; s < strips; ++s) {
-      const Strip strip = strip_of(s, strips, height);
-      T* packed = to + strip.first * depth + k * strip.height;
-      for (int64_t r = 0; r < strip.height; ++r) packed[r] = x * row[strip.first + r];
-    }
-  }
-}
-
-// A for a block of rows, as panels (panels, depth, kPanel).
-template <class T>
-void pack_inputs(const T* A, int64_t n_in, const RowMap<T>& map, int64_t from, int64_t depth, T* to) {
-  for (int64_t k = 0; k < depth; ++k) {
-    const T* row = A + map.a[from + k] * n_in;
-    int64_t column = 0;
-    T* panel = to + k * kPanel<T>;
-    for (; column + kPanel<T> <= n_in; column += kPanel<T>, panel += depth * kPanel<T>) {
-      store<T>(panel, load<T>(row + column));
-      store<T>(panel + kLanes<T>, load<T>(row + column + kLanes<T>));
-    }
-    if (column < n_in)
-      for (int64_t j = 0; j < kPanel<T>; ++j) panel[j] = column + j < n_in ? row[column + j] : T(0);
-  }
+int64_t band_size(const Layer<T>& layer, int64_t height) {
+  const int64_t sums = ceil_div(layer.n_in, kPanel<T>) * height * kPanel<T>, row = ceil_div(height, 16) * 16;
+  return sums + kRowBlock * row + left_size<T>(height, kRowBlock) + packed_size<T>(kPanel<T>, kRowBlock);
 }
 
 // Rows band … band + height − 1 of the weight gradient.
 template <class T>
 void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int64_t height, T* memory) {
   const Layer<T>& layer = p.sweep.layer[l];
-  const int64_t panels = ceil_div(layer.n_in, kPanel<T>), strips = ceil_div(height, kTileRows);
-  T* sums = memory;                                  // (panels, height, kPanel)
-  T* packed_a = sums + panels * height * kPanel<T>;  // (panels, depth, kPanel)
-  T* packed_d = packed_a + panels * kRowBlock * kPanel<T>;
+  const int64_t panels = ceil_div(layer.n_in, kPanel<T>), row = ceil_div(height, 16) * 16;
+  T* sums = memory;                                    // (panels, height, kPanel)
+  T* cotangents = sums + panels * height * kPanel<T>;  // (depth, row)
+  T* split = cotangents + kRowBlock * row;
+  T* packed = split + left_size<T>(height, kRowBlock);
   for (int64_t i = 0; i < panels * height * kPanel<T>; ++i) sums[i] = T(0);
   for (int64_t from = 0; from < map.rows; from += kRowBlock) {
     const int64_t depth = map.rows - from < kRowBlock ? map.rows - from : kRowBlock;
-    pack_cotangents(layer, p.sweep.D[l], map, from, depth, band, height, packed_d);
-    pack_inputs(p.sweep.A[l], layer.n_in, map, from, depth, packed_a);
-    for (int64_t q = 0; q < panels; ++q)
-      for (int64_t s = 0; s < strips; ++s) {
-        const Strip strip = strip_of(s, strips, height);
-        tile_of_width<T, true, true>(layer.n_in - q * kPanel<T>, strip.height, packed_d + strip.first * depth,
-                                     strip.height, packed_a + q * depth * kPanel<T>, depth,
-                                     sums + (q * height + strip.first) * kPanel<T>, kPanel<T>);
-      }
+    for (int64_t k = 0; k < depth; ++k) {
+      const T* d = p.sweep.D[l] + map.d[from + k] * layer.n_out + band;
+      const T x = map.x[from + k] * layer.weight_jacobian;
+      for (int64_t m = 0; m < height; ++m) cotangents[k * row + m] = x * d[m];
+    }
+    const Left<T> left = left_of_columns(cotangents, row, height, depth, split);
+    for (int64_t q = 0; q < panels; ++q) {
+      const int64_t column = q * kPanel<T>, width = layer.n_in - column < kPanel<T> ? layer.n_in - column : kPanel<T>;
+      pack_columns<T>([&](int64_t k) { return p.sweep.A[l] + map.a[from + k] * layer.n_in + column; }, width, depth,
+                      [](int64_t) { return T(1); }, packed);
+      product<true, true>(left, 0, height, packed, width, depth, sums + q * height * kPanel<T>, kPanel<T>);
+    }
   }
   for (int64_t m = 0; m < height; ++m)
     for (int64_t q = 0; q < panels; ++q) {
@@ -188,9 +168,7 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
     bands.get()[l] = count;
     start.get()[l + 1] = start.get()[l] + (p.weight[l] != nullptr ? count : 0);
     const int64_t height = ceil_div(features, count);
-    const int64_t size =
-        is_narrow(layer) ? kNarrow * height
-                         : height * (packed_size<T>(layer.n_in, 1) + kRowBlock) + packed_size<T>(layer.n_in, kRowBlock);
+    const int64_t size = is_narrow(layer) ? kNarrow * height : band_size(layer, height);
     memory = size > memory ? size : memory;
   }
   memory = ceil_div(memory, 64) * 64;

@@ -3,7 +3,7 @@
 
 #include "buffer.h"
 #include "parallel.h"
-#include "tile_product.h"
+#include "product.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -28,20 +28,25 @@ class PackedWeights {
         start_(sweep.layers + 1),
         data_(lay_out(first)) {}
 
-  T* of(int layer) const { return data_.get() + offset_.get()[layer]; }
+  T* panel(int layer, int64_t p) const {
+    const Layer<T>& of = sweep_.layer[layer];
+    return data_.get() + offset_.get()[layer] +
+           p * panel_size<T>(direction_ == Direction::forward ? of.n_in : of.n_out);
+  }
   int64_t panels() const { return start_.get()[sweep_.layers]; }
 
   void pack_panel(int64_t task) const {
     int l = 0;
     while (task >= start_.get()[l + 1]) ++l;
     const Layer<T>& layer = sweep_.layer[l];
-    const int64_t p = task - start_.get()[l];
+    const int64_t p = task - start_.get()[l], first = p * kPanel<T>;
+    const T scale = layer.weight_scale;
+    const auto width = [&](int64_t columns) { return columns - first < kPanel<T> ? columns - first : kPanel<T>; };
     if (direction_ == Direction::forward)
-      pack_rows(layer.weight, layer.n_in, layer.n_out, layer.n_in, layer.weight_scale, p,
-                of(l) + p * kPanel<T> * layer.n_in);
+      pack_rows(layer.weight + first * layer.n_in, layer.n_in, width(layer.n_out), layer.n_in, scale, panel(l, p));
     else
-      pack_columns(layer.weight, layer.n_in, layer.n_in, layer.n_out, layer.weight_scale, p,
-                   of(l) + p * kPanel<T> * layer.n_out);
+      pack_columns<T>([&](int64_t k) { return layer.weight + k * layer.n_in + first; }, width(layer.n_in), layer.n_out,
+                      [=](int64_t) { return scale; }, panel(l, p));
   }
 
  private:

@@ -5,23 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
+from levels import compiled
 
 HARNESS = Path(__file__).with_name("elementary_harness.cpp")
-HEADERS = Path(__file__).parents[2] / "csrc" / "cpu"
-FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared"]
-LEVELS: dict[str, tuple[int, list[str]]] = {
-    "base": (16, []),
-    "avx2": (32, ["avx2", "fma"]),
-    "avx512": (64, ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "fma"]),
-}
+VECTOR_LEVELS = ["base", "avx2", "avx512"]
 FUNCTIONS = ["tanh", "exp", "log1p", "sin", "cos", "erf"]
 DTYPES = [np.float32, np.float64]
 PROMISED_ULP = {np.float32: 2.0, np.float64: 4.0}
@@ -30,28 +23,9 @@ C_NAME = {np.float32: "float", np.float64: "double"}
 INF, NAN = math.inf, math.nan
 
 
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return frozenset(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), []))
-
-
-@pytest.fixture(scope="module", params=LEVELS)
+@pytest.fixture(scope="module", params=VECTOR_LEVELS)
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    level: str = request.param
-    width, needs = LEVELS[level]
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
-    if not cpu_flags().issuperset(needs):
-        pytest.skip(f"this CPU has no {' '.join(sorted(set(needs) - cpu_flags()))}")
-    target = tmp_path_factory.mktemp("elementary") / f"{level}.so"
-    defines = [f"-DNTKFAST_ISA={level}", f"-DNTKFAST_VECTOR_BYTES={width}"]
-    machine = [f"-m{flag}" for flag in needs] + (["-mprefer-vector-width=512"] if level == "avx512" else [])
-    command = [compiler, *FLAGS, *defines, *machine, f"-I{HEADERS}", str(HARNESS), "-o", str(target)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(target))
+    return compiled(HARNESS, request.param, tmp_path_factory.mktemp("elementary"))
 
 
 def evaluate(library: ctypes.CDLL, name: str, x: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_same_bits_for_any_number_of_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["base", "avx2", "avx512", "amx"])
 def test_every_instruction_set_level(isa: str, tmp_path: Path) -> None:
     if isa not in _C.cpu_levels:
         pytest.skip(f"{isa} is not built for this processor family")

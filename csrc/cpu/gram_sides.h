@@ -1,0 +1,144 @@
+// The rows of a Gram matrix: which points of which components they are, and where their factors stand.
+#pragma once
+
+#include "buffer.h"
+#include "gram.h"
+#include "parallel.h"
+#include "product.h"
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+// Whether θ of this layer is in the Jacobian.
+template <class T>
+bool takes_part(const Layer<T>& layer) {
+  return layer.weight_jacobian != T(0) || layer.bias_jacobian != T(0);
+}
+
+// Whether its part of K is computed from products of A and D.
+template <class T>
+bool is_structured(const Gram<T>& p, int l) {
+  return takes_part(p.x.layer[l]) && !p.use_explicit[l];
+}
+
+template <class T>
+struct Side {
+  const Sweep<T>& sweep;
+  Buffer<int> group, component;  // of each selected component
+  Buffer<int64_t> row;           // first component-major row
+  int parts = 0;
+  int64_t rows = 0;
+  int channels = 1;  // the most of any component
+
+  static int count(const Sweep<T>& sweep) {
+    int total = 0;
+    for (int g = 0; g < sweep.groups; ++g) total += sweep.group[g].components;
+    return total;
+  }
+  explicit Side(const Sweep<T>& s) : sweep(s), group(count(s)), component(count(s)), row(count(s) + 1) {
+    for (int g = 0; g < s.groups; ++g) {
+      if (!s.group[g].selected) continue;
+      for (int j = 0; j < s.group[g].components; ++j, ++parts) {
+        group.get()[parts] = g;
+        component.get()[parts] = j;
+        row.get()[parts] = rows;
+        rows += s.group[g].n;
+        const int c = s.group[g].component[j].channels;
+        channels = c > channels ? c : channels;
+      }
+    }
+    row.get()[parts] = rows;
+  }
+  const Group<T>& group_of(int part) const { return sweep.group[group.get()[part]]; }
+  const Component& component_of(int part) const { return group_of(part).component[component.get()[part]]; }
+  const T* A(int l, int part, int c) const {
+    const Group<T>& g = group_of(part);
+    return sweep.A[l] + (g.row + component_of(part).channel[c] * g.n) * sweep.layer[l].n_in;
+  }
+  const T* D(int l, int part, int c) const {
+    return sweep.D[l] + (component_of(part).row + c * group_of(part).n) * sweep.layer[l].n_out;
+  }
+  // Position of point i in K.
+  int64_t index(int part, int64_t i) const {
+    return group_of(part).residual_row + i * group_of(part).components + component.get()[part];
+  }
+};
+
+// Rows of the structured layers as left operands: as they stand, or split once for all panels that they meet. A group's
+// channels of A and a component's channels of D take whole blocks of rows each.
+template <class T>
+class LeftSide {
+ public:
+  LeftSide(const Gram<T>& p, const Side<T>& x)
+      : p_(p),
+        x_(x),
+        a_block_(x.sweep.groups + 1),
+        d_block_(x.parts + 1),
+        a_(p.x.layers),
+        d_(p.x.layers),
+        memory_(lay_out()) {}
+
+  Left<T> A(int l, int part, int c) const {
+    const int g = x_.group.get()[part], channel = x_.component_of(part).channel[c];
+    const int64_t n_in = p_.x.layer[l].n_in, block = a_block_.get()[g] + channel * blocks(x_.group_of(part).n);
+    return {x_.A(l, part, c), n_in, memory_.get() + a_.get()[l] + block * left_size<T>(kRows, n_in)};
+  }
+  Left<T> D(int l, int part, int c) const {
+    const int64_t n_out = p_.x.layer[l].n_out, block = d_block_.get()[part] + c * blocks(x_.group_of(part).n);
+    return {x_.D(l, part, c), n_out, memory_.get() + d_.get()[l] + block * left_size<T>(kRows, n_out)};
+  }
+
+  void split(const Parallel& parallel) const {
+    if (!kHasTiles<T>) return;
+    for (int part = 0; part < x_.parts; ++part) {
+      const int64_t n = x_.group_of(part).n;
+      for_each_task(parallel, p_.x.layers * blocks(n), [&](int64_t task, int) {
+        const int l = static_cast<int>(task / blocks(n));
+        const int64_t first = task % blocks(n) * kRows, count = n - first < kRows ? n - first : kRows;
+        if (!is_structured(p_, l)) return;
+        for (int c = 0; c < x_.component_of(part).channels; ++c) {
+          split_block(A(l, part, c), first, count, p_.x.layer[l].n_in);
+          split_block(D(l, part, c), first, count, p_.x.layer[l].n_out);
+        }
+      });
+    }
+  }
+
+ private:
+  static constexpr int64_t kRows = 16;
+  static int64_t blocks(int64_t n) { return ceil_div(n, kRows); }
+
+  static void split_block(Left<T> whole, int64_t first, int64_t count, int64_t K) {
+    split_left(Left<T>{whole.data + first * whole.row, whole.row, whole.split + left_size<T>(first, K)}, count, K);
+  }
+
+  // Fills the offsets and returns the size of everything.
+  int64_t lay_out() {
+    a_block_.get()[0] = d_block_.get()[0] = 0;
+    for (int g = 0; g < x_.sweep.groups; ++g) {
+      const Group<T>& group = x_.sweep.group[g];
+      const int64_t channels = group.selected ? 1 + group.directions + group.collapsed : 0;
+      a_block_.get()[g + 1] = a_block_.get()[g] + channels * blocks(group.n);
+    }
+    for (int part = 0; part < x_.parts; ++part)
+      d_block_.get()[part + 1] = d_block_.get()[part] + x_.component_of(part).channels * blocks(x_.group_of(part).n);
+    int64_t total = 0;
+    for (int l = 0; l < p_.x.layers; ++l) {
+      if (!is_structured(p_, l)) continue;
+      a_.get()[l] = total;
+      d_.get()[l] = total + a_block_.get()[x_.sweep.groups] * left_size<T>(kRows, p_.x.layer[l].n_in);
+      total = d_.get()[l] + d_block_.get()[x_.parts] * left_size<T>(kRows, p_.x.layer[l].n_out);
+    }
+    return total;
+  }
+
+  const Gram<T>& p_;
+  const Side<T>& x_;
+  Buffer<int64_t> a_block_, d_block_, a_, d_;  // first block of each group and part; where each layer's blocks start
+  Buffer<T> memory_;
+};
+
+}  // namespace
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast

@@ -1,0 +1,159 @@
+// Floats as sums of three bfloat16, laid out for the matrix tiles.
+//
+//   x = h + m + l      h = round(x)      m = round(x − h)      l = x − h − m      exactly, 8 significant bits each
+//
+// A tile covers 32 values of k. Its rows are 16 rows of a left operand, each with its k side by side; or 16 pairs of k of
+// a right operand, each with the pair of every one of 16 columns. The one is the other's transpose, pairs taken whole.
+// A block is the tiles h, m, l. Left operands stand as (row blocks, k blocks), right panels as (k blocks, 2 halves of a
+// panel), but there the three parts come first: h, h, m, m, l, l. Everything is padded with zeros.
+#pragma once
+
+#include "matrix_tiles.h"
+
+#if NTKFAST_AMX
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace by_tiles {
+
+constexpr int64_t kSide = 16;                       // rows of a left tile, columns of a right one
+constexpr int64_t kTileDepth = 32;                  // its values of k
+constexpr int64_t kTileFloats = 256;                // its size
+constexpr int64_t kBlockFloats = 3 * kTileFloats;   // h, m and l
+constexpr int64_t kPanelFloats = 2 * kBlockFloats;  // of one k block of a right panel
+
+inline int64_t depth_blocks(int64_t K) { return (K + kTileDepth - 1) / kTileDepth; }
+
+using Floats = Vec<float>;
+
+// To the nearest bfloat16, ties away from zero. What exceeds the largest one becomes infinite.
+NTKFAST_INLINE Floats rounded(Floats x) { return from_bits<Floats>((bits(x) + 0x8000u) & 0xffff0000u); }
+
+struct Parts {
+  Floats of[3];
+};
+
+NTKFAST_INLINE Parts split(Floats x) {
+  const Floats h = rounded(x), rest = x - h, m = rounded(rest);
+  return {{h, m, rest - m}};
+}
+
+// 32 bfloat16 in order, from floats that hold no more.
+NTKFAST_INLINE void store_row(float* to, Floats low, Floats high) {
+  const __m512bh row = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  __builtin_memcpy(to, &row, sizeof row);
+}
+
+// Pairs (low, high) of every column.
+NTKFAST_INLINE void store_pairs(float* to, Floats low, Floats high) {
+  store<float>(to, from_bits<Floats>((bits(low) >> 16) | (bits(high) & 0xffff0000u)));
+}
+
+// The 16 × 16 pairs of a tile, transposed: row r and row r + s exchange their parts of s columns, for s = 8, 4, 2, 1.
+inline void transpose(float* tile) {
+  Floats rows[16];
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) rows[r] = load<float>(tile + 16 * r);
+  const auto exchange = [&](auto s, Mask<Floats> low, Mask<Floats> high) {
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) {
+      if (r & s) continue;
+      const Floats a = rows[r], b = rows[r + s];
+      rows[r] = __builtin_shuffle(a, b, low);
+      rows[r + s] = __builtin_shuffle(a, b, high);
+    }
+  };
+  using I = Mask<Floats>;
+  exchange(std::integral_constant<int, 8>{}, I{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+           I{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
+  exchange(std::integral_constant<int, 4>{}, I{0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
+           I{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
+  exchange(std::integral_constant<int, 2>{}, I{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
+           I{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
+  exchange(std::integral_constant<int, 1>{}, I{0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30},
+           I{1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) store<float>(tile + 16 * r, rows[r]);
+}
+
+// Tiles of s·a whose k runs along the rows of a: `rows` rows and `depth` columns of it, at most 16 × 32. The parts stand
+// `apart` floats from each other.
+template <int Rows = kSide>
+void fill_along(const float* a, int64_t lda, int64_t rows, int64_t depth, float scale, int64_t apart, float* to) {
+  for (int64_t r = 0; r < Rows; ++r) {
+    const bool inside = r < rows;
+    const Parts low = split((inside ? load_up_to(a + r * lda, depth) : Floats{}) * scale);
+    const Parts high = split((inside ? load_up_to(a + r * lda + 16, depth - 16) : Floats{}) * scale);
+#pragma GCC unroll 3
+    for (int part = 0; part < 3; ++part) store_row(to + part * apart + 16 * r, low.of[part], high.of[part]);
+  }
+}
+
+// Tiles whose k runs across rows: row(k) starts the k-th of `depth` rows of `columns` columns, at most 32 × 16.
+template <class Row, class Factor>
+void fill_across(const Row& row, int64_t columns, int64_t depth, const Factor& factor, int64_t apart, float* to) {
+  for (int64_t k = 0; k < kTileDepth; k += 2) {
+    const Parts low = split(k < depth ? load_up_to<float>(row(k), columns) * factor(k) : Floats{});
+    const Parts high = split(k + 1 < depth ? load_up_to<float>(row(k + 1), columns) * factor(k + 1) : Floats{});
+#pragma GCC unroll 3
+    for (int part = 0; part < 3; ++part) store_pairs(to + part * apart + 8 * k, low.of[part], high.of[part]);
+  }
+}
+
+// ---- left operands
+
+inline int64_t left_size(int64_t rows, int64_t K) {
+  return (rows + kSide - 1) / kSide * depth_blocks(K) * kBlockFloats;
+}
+
+// One block of up to 16 rows of a.
+inline void split_rows(const float* a, int64_t lda, int64_t rows, int64_t K, float* to) {
+  for (int64_t k = 0; k < K; k += kTileDepth, to += kBlockFloats)
+    fill_along(a + k, lda, rows, K - k, 1.0f, kTileFloats, to);
+}
+
+// Rows first … first + 3 of a whole operand, and of these one block of k.
+inline void split_some(const float* a, int64_t lda, int64_t rows, int64_t K, int64_t first, int64_t depth_block,
+                       float* to) {
+  const int64_t k = depth_block * kTileDepth;
+  fill_along<4>(a + first * lda + k, lda, rows - first, K - k, 1.0f, kTileFloats,
+                to + left_size(first / kSide * kSide, K) + depth_block * kBlockFloats + first % kSide * 16);
+}
+
+// One block of up to 16 columns of a: the operand is aᵀ.
+inline void split_columns(const float* a, int64_t lda, int64_t columns, int64_t K, float* to) {
+  for (int64_t k = 0; k < K; k += kTileDepth, to += kBlockFloats) {
+    fill_across([&](int64_t i) { return a + (k + i) * lda; }, columns, K - k, [](int64_t) { return 1.0f; }, kTileFloats,
+                to);
+    for (int part = 0; part < 3; ++part) transpose(to + part * kTileFloats);
+  }
+}
+
+// ---- right panels of 32 columns
+
+inline int64_t panel_size(int64_t K) { return depth_blocks(K) * kPanelFloats; }
+
+// panel[k][j] = factor(k) row(k)[j] for j < width.
+template <class Row, class Factor>
+void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, float* panel) {
+  for (int64_t k = 0; k < K; k += kTileDepth, panel += kPanelFloats)
+    for (int64_t half = 0; half < 2; ++half)
+      fill_across([&](int64_t i) { return row(k + i) + half * kSide; }, width - half * kSide, K - k,
+                  [&](int64_t i) { return factor(k + i); }, 2 * kTileFloats, panel + half * kTileFloats);
+}
+
+// panel[k][j] = scale W[j, k] for j < width.
+inline void pack_rows(const float* W, int64_t ldw, int64_t width, int64_t K, float scale, float* panel) {
+  for (int64_t k = 0; k < K; k += kTileDepth, panel += kPanelFloats)
+    for (int64_t half = 0; half < 2; ++half) {
+      float* to = panel + half * kTileFloats;
+      fill_along(W + half * kSide * ldw + k, ldw, width - half * kSide, K - k, scale, 2 * kTileFloats, to);
+      for (int part = 0; part < 3; ++part) transpose(to + 2 * part * kTileFloats);
+    }
+}
+
+}  // namespace by_tiles
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
+
+#endif

@@ -1,0 +1,79 @@
+// One layer's product for a tile, with all that comes after it.
+//
+// On matrix tiles the product of a panel and the vectors' work on the panel before it run side by side: the processor
+// has both in flight, and the vectors' work costs next to nothing. It also keeps the tiles from falling asleep: after
+// some hundred cycles of rest they take a thousand to wake.
+#pragma once
+
+#include "activation_panel.h"
+#include "product.h"
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
+  const int64_t first = p * panel;
+  return {first, columns - first < panel ? columns - first : panel};
+}
+
+// What a layer's product reads and what it works in. The rows of a tile-local stack stand together, so that its channels
+// are one left operand.
+template <class T>
+struct StackProduct {
+  int channels;
+  int64_t count;  // points
+  Left<T> left;   // channels · count rows of depth K
+  int64_t K, columns;
+  T* products;  // (2, channels, count, kPanel): of this panel and of the one before it
+};
+
+// Σ_k left[r, k] panel[k, j], panel by panel:
+//   finish(columns, products, points)   turns products (channels, count, kPanel) of some points into what is stored
+//   split(p, row)                       splits kSplitRows rows of the finished columns of panel p, for the next product
+//   meanwhile(points)                   work on some points that neither waits for this product nor is waited for
+template <class T, class Panel, class Finish, class Split, class Meanwhile>
+void stack_product(const StackProduct<T>& p, const Panel& panel, const Finish& finish, const Split& split,
+                   const Meanwhile& meanwhile) {
+  const int64_t rows = p.channels * p.count, panels = ceil_div(p.columns, kPanel<T>);
+  const int64_t blocks = ceil_div(rows, kSplitRows), everything = p.count + blocks;
+  const auto multiply = [&](int64_t q, auto... aside) {
+    product<false>(p.left, 0, rows, panel(q), panel_columns(q, kPanel<T>, p.columns).width, p.K,
+                   p.products + q % 2 * rows * kPanel<T>, kPanel<T>, aside...);
+  };
+  // Pieces from … to − 1 of what follows panel q: its points, then its blocks. Before the first one: of meanwhile's.
+  const auto follow = [&](int64_t q, int64_t from, int64_t to) {
+    if (from >= to) return;
+    if (q < 0) return meanwhile(Points{from, to - from});
+    const int64_t last = to < p.count ? to : p.count;
+    if (from < last)
+      finish(panel_columns(q, kPanel<T>, p.columns), p.products + q % 2 * rows * kPanel<T>, Points{from, last - from});
+    for (int64_t block = from > p.count ? from : p.count; block < to; ++block) split(q, (block - p.count) * kSplitRows);
+  };
+  if (!on_tiles<T>(p.K)) {
+    follow(-1, 0, p.count);
+    for (int64_t q = 0; q < panels; ++q) {
+      multiply(q);
+      follow(q, 0, everything);
+    }
+    return;
+  }
+  for (int64_t q = -1; q < panels; ++q) {
+    const int64_t pieces = q < 0 ? p.count : everything;
+    int64_t done = 0;
+    if (q + 1 < panels) {
+      const int64_t each = ceil_div(pieces, product_steps<T>(rows, p.K));
+      auto some = [&] {
+        const int64_t to = done + each < pieces ? done + each : pieces;
+        follow(q, done, to);
+        done = to;
+      };
+      multiply(q + 1, Aside(some));
+    }
+    follow(q, done, pieces);
+  }
+}
+
+}  // namespace
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
