@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import torch
 
-from . import _C
 from .chain import Chain
 from .sweep import GroupArgs
+from .tiles import least_depth
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
-_SPLIT_DEPTH, _SPLIT_BYTES = 112, 6  # deeper products take their factors as three bfloat16 (csrc/cpu/product.h)
+_SPLIT_BYTES = 6  # three bfloat16: a number as the matrix tiles take it
 
 
 def parse_memory(memory: int | str | None) -> int | None:
@@ -62,8 +62,8 @@ def factor_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> 
 
 def _split_row(chain: Chain, depth: int) -> int:
     """Bytes of a row of so many numbers split for the matrix tiles; 0 where it is not."""
-    on_tiles = _C.isa() == "amx" and chain.dtype == torch.float32 and chain.device.type == "cpu"
-    return _SPLIT_BYTES * (depth + -depth % 32) if on_tiles and depth >= _SPLIT_DEPTH else 0
+    least = least_depth(chain)
+    return 0 if least is None or depth < least else _SPLIT_BYTES * (depth + -depth % 32)
 
 
 def split_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> int:

@@ -16,7 +16,7 @@ STAGES = (
     ("_ops", "networks", "cost", "reference", "jet"),
     ("residual",),
     ("chain", "channels"),
-    ("tape", "probe"),
+    ("tape", "probe", "tiles"),
     ("recording",),
     ("sweep",),
     ("memory",),

@@ -68,25 +68,28 @@ constexpr int kStrip = kStripRows<T> * kPanel<T>;
 // One term (D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ) for a strip of x, against packed y.
 template <class T>
 void channel_term(const Layer<T>& layer, const LeftSide<T>& x, int l, int part, int64_t first, int64_t count, int c,
-                  int e, const T* packed_a, const T* packed_d, T* term) {
+                  int e, const T* packed_a, const T* packed_d, bool exchangeable, T* term) {
   const T weight = layer.weight_jacobian * layer.weight_jacobian;
   const T bias = c == 0 && e == 0 ? layer.bias_jacobian * layer.bias_jacobian : T(0);
   alignas(64) T inputs[kStrip<T>], cotangents[kStrip<T>];
+  const auto multiply = [&](Left<T> left, const T* panel, int64_t K, T* to) {
+    exchangeable ? exchangeable_product(left, first, count, panel, K, to)
+                 : product<false>(left, first, count, panel, kPanel<T>, K, to, kPanel<T>);
+  };
   if (weight != T(0))  // inputs may be infinite where the weight takes no part
-    exchangeable_product(x.A(l, part, c), first, count, packed_a + e * panel_size<T>(layer.n_in), layer.n_in, inputs);
+    multiply(x.A(l, part, c), packed_a + e * panel_size<T>(layer.n_in), layer.n_in, inputs);
   else
     for (int64_t i = 0; i < count * kPanel<T>; ++i) inputs[i] = T(0);
-  exchangeable_product(x.D(l, part, c), first, count, packed_d + e * panel_size<T>(layer.n_out), layer.n_out,
-                       cotangents);
+  multiply(x.D(l, part, c), packed_d + e * panel_size<T>(layer.n_out), layer.n_out, cotangents);
   for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] = (weight * inputs[i] + bias) * cotangents[i];
 }
 
-// Adds a layer's part to the sums of a strip. The terms (c, e) and (e, c) are added to each other first: the sum is
-// then the same, bit for bit, with x and y exchanged. A bias alone asks for the value channels, and products of others
-// may be infinite.
+// Adds a layer's part to the sums of a strip. The terms (c, e) and (e, c) are added to each other first: with
+// exchangeable products the sum is then the same, bit for bit, with x and y exchanged. A bias alone asks for the value
+// channels, and products of others may be infinite.
 template <class T>
 void structured_strip(const Layer<T>& layer, const LeftSide<T>& x, int x_channels, int l, int part, int64_t first,
-                      int64_t count, int y_channels, const T* packed_a, const T* packed_d, T* sums) {
+                      int64_t count, int y_channels, const T* packed_a, const T* packed_d, bool exchangeable, T* sums) {
   alignas(64) T term[kStrip<T>], other[kStrip<T>];
   const bool values = layer.weight_jacobian == T(0);
   if (values) x_channels = y_channels = 1;
@@ -94,8 +97,10 @@ void structured_strip(const Layer<T>& layer, const LeftSide<T>& x, int x_channel
     for (int low = 0; low <= high; ++low) {
       const bool forth = low < x_channels && high < y_channels,
                  back = low != high && high < x_channels && low < y_channels;
-      if (forth) channel_term(layer, x, l, part, first, count, low, high, packed_a, packed_d, term);
-      if (back) channel_term(layer, x, l, part, first, count, high, low, packed_a, packed_d, forth ? other : term);
+      if (forth) channel_term(layer, x, l, part, first, count, low, high, packed_a, packed_d, exchangeable, term);
+      if (back)
+        channel_term(layer, x, l, part, first, count, high, low, packed_a, packed_d, exchangeable,
+                     forth ? other : term);
       if (forth && back)
         for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] += other[i];
       if (forth || back)
@@ -171,13 +176,21 @@ class StructuredLayers {
       const Layer<T>& layer = p_.x.layer[l];
       if (!is_structured(p_, l)) continue;
       pack(l, panel, packed_a, packed_d);
-      for (int s = 0; s < block.size; ++s)
-        structured_strip(layer, left_, x_.component_of(block.strip[s].part).channels, l, block.strip[s].part,
-                         block.strip[s].first, block.strip[s].count, y_.component_of(panel.part).channels, packed_a,
-                         packed_d, sums + s * kStrip<T>);
+      for (int s = 0; s < block.size; ++s) {
+        const auto& strip = block.strip[s];
+        structured_strip(layer, left_, x_.component_of(strip.part).channels, l, strip.part, strip.first, strip.count,
+                         y_.component_of(panel.part).channels, packed_a, packed_d, may_change_sides(strip.part, panel),
+                         sums + s * kStrip<T>);
+      }
     }
     for_all([](T& k, T sum) { k = sum; });
     block.size = 0;
+  }
+
+  // A symmetric K has the later rows on the left, components counting before points. A K that is put together from
+  // pieces of points, each of all components, meets the rows of two different components on either side.
+  bool may_change_sides(int part, PanelOf panel) const {
+    return x_.component.get()[part] != y_.component.get()[panel.part];
   }
 
   const Gram<T>& p_;

@@ -16,7 +16,7 @@ namespace NTKFAST_ISA {
 
 #if !NTKFAST_AMX
 namespace by_tiles {  // for the compiler's eyes: nothing of this is called
-constexpr int64_t kSide = 16;
+constexpr int64_t kSide = 16, kSomeRows = 4;
 int64_t panel_size(int64_t K);
 int64_t left_size(int64_t rows, int64_t K);
 void split_some(const float* a, int64_t lda, int64_t rows, int64_t K, int64_t first, int64_t depth_block, float* to);
@@ -35,14 +35,16 @@ void exchangeable_product(int64_t rows, const float* left, const float* panel, i
 template <class T>
 constexpr bool kHasTiles = NTKFAST_AMX && std::is_same_v<T, float>;
 
-// The kernel that a product of depth K takes.
+// Shallower products lose more by padding, and by waking the tiles, than they gain. ntkfast/tiles.py has it too.
+constexpr int64_t kLeastDepth = 112;
+
 template <class T>
 constexpr bool on_tiles(int64_t K) {
-  return kHasTiles<T> && K >= 112;
+  return kHasTiles<T> && K >= kLeastDepth;
 }
 
 // Rows of a left operand that are split together; a panel's columns are as many as a block of k.
-constexpr int64_t kSplitRows = 4;
+constexpr int64_t kSplitRows = by_tiles::kSomeRows;
 
 // Rows of a left operand that are best taken together.
 template <class T>
@@ -76,8 +78,7 @@ void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor
 template <class T>
 void pack_rows(const T* W, int64_t ldw, int64_t width, int64_t K, T scale, T* panel) {
   if constexpr (kHasTiles<T>)
-    if constexpr (kHasTiles<T>)
-      if (on_tiles<T>(K)) return by_tiles::pack_rows(W, ldw, width, K, scale, panel);
+    if (on_tiles<T>(K)) return by_tiles::pack_rows(W, ldw, width, K, scale, panel);
   by_vectors::pack_rows(W, ldw, width, K, scale, panel);
 }
 
@@ -146,8 +147,8 @@ int64_t product_steps(int64_t rows, int64_t K) {
   return 2 * ceil_div(rows, 32) * ceil_div(K, 32);
 }
 
-// One strip against a whole panel, where a row and a column that change places give the same number. C is
-// (kStripRows, kPanel).
+// The same for one strip against a whole panel, at a fifth more of time, where a row and a column that change places
+// give the same number. C is (kStripRows, kPanel).
 template <class T>
 void exchangeable_product(Left<T> a, int64_t first, int64_t count, const T* panel, int64_t K, T* c) {
   if constexpr (kHasTiles<T>)

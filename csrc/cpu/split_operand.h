@@ -112,12 +112,14 @@ inline void split_rows(const float* a, int64_t lda, int64_t rows, int64_t K, flo
     fill_along(a + k, lda, rows, K - k, 1.0f, kTileFloats, to);
 }
 
-// Rows first … first + 3 of a whole operand, and of these one block of k.
+constexpr int64_t kSomeRows = 4;
+
+// So many rows of a whole operand, and of these one block of k.
 inline void split_some(const float* a, int64_t lda, int64_t rows, int64_t K, int64_t first, int64_t depth_block,
                        float* to) {
   const int64_t k = depth_block * kTileDepth;
-  fill_along<4>(a + first * lda + k, lda, rows - first, K - k, 1.0f, kTileFloats,
-                to + left_size(first / kSide * kSide, K) + depth_block * kBlockFloats + first % kSide * 16);
+  fill_along<kSomeRows>(a + first * lda + k, lda, rows - first, K - k, 1.0f, kTileFloats,
+                        to + left_size(first / kSide * kSide, K) + depth_block * kBlockFloats + first % kSide * 16);
 }
 
 // One block of up to 16 columns of a: the operand is aᵀ.

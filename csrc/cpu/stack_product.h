@@ -1,8 +1,7 @@
 // One layer's product for a tile, with all that comes after it.
 //
 // On matrix tiles the product of a panel and the vectors' work on the panel before it run side by side: the processor
-// has both in flight, and the vectors' work costs next to nothing. It also keeps the tiles from falling asleep: after
-// some hundred cycles of rest they take a thousand to wake.
+// has both in flight. It also keeps the tiles awake: after some hundred cycles of rest they take a thousand to wake.
 #pragma once
 
 #include "activation_panel.h"
