@@ -22,6 +22,13 @@ bool asks_for_gradient(const LinearSweep<T>& p) {
   return false;
 }
 
+// Every tile goes over all sums of the gradient. Where products are fast that is what takes time, so tiles are larger.
+template <class T>
+int64_t tile_rows(const LinearSweep<T>& p) {
+  if (p.sweep.tile_rows == 0 && asks_for_gradient(p) && on_tiles<T>(widest(p.sweep))) return 320;
+  return tile_rows_of(p.sweep);
+}
+
 // Where everything of one slot stands in its memory: the stacks of a tile, and the slot's sums. The weight sums of a
 // layer are panels (panels, n_out, kPanel).
 template <class T>
@@ -190,7 +197,7 @@ void add_up(const LinearSweep<T>& p, const Slot<T>& slot, const T* memory, int s
 template <class T>
 void linear_sweep(const LinearSweep<T>& p, const Parallel& parallel) {
   const Sweep<T>& sweep = p.sweep;
-  const Tiling<T> tiling(sweep, parallel.threads);
+  const Tiling<T> tiling(sweep, parallel.threads, tile_rows(p));
   const int first = first_active(sweep), L = sweep.layers, slots = parallel.threads;
   const PackedWeights<T> forward(sweep, Direction::forward, 0), backward(sweep, Direction::backward, first + 1);
   pack(parallel, forward, backward);

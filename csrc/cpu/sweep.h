@@ -210,17 +210,20 @@ int max_channels(const Sweep<T>& sweep) {
 template <class T>
 class Tiling {
  public:
-  Tiling(const Sweep<T>& sweep, int threads) : sweep_(sweep), size_(sweep.groups), start_(sweep.groups + 1) {
+  Tiling(const Sweep<T>& sweep, int threads, int64_t rows)
+      : sweep_(sweep), size_(sweep.groups), start_(sweep.groups + 1) {
     start_.get()[0] = 0;
     for (int g = 0; g < sweep.groups; ++g) {
       const Group<T>& group = sweep.group[g];
-      size_.get()[g] = tile_points(group, tile_rows_of(sweep), threads);
+      size_.get()[g] = tile_points(group, rows, threads);
       start_.get()[g + 1] = start_.get()[g] + ceil_div(group.n, size_.get()[g]);
       const int64_t rows = size_.get()[g] * (1 + group.directions + group.collapsed);
       max_rows_ = rows > max_rows_ ? rows : max_rows_;
       max_points_ = size_.get()[g] > max_points_ ? size_.get()[g] : max_points_;
     }
   }
+  Tiling(const Sweep<T>& sweep, int threads) : Tiling(sweep, threads, tile_rows_of(sweep)) {}
+
   int64_t tiles() const { return start_.get()[sweep_.groups]; }
   int64_t max_rows() const { return max_rows_; }
   int64_t max_points() const { return max_points_; }
