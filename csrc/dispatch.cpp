@@ -28,27 +28,30 @@ bool lends_tiles() {
 }
 #endif
 
-int supported() {
+// The widest level up to `most`.
+int supported(int most) {
 #if NTKFAST_HAS_X86_LEVELS
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (!wide) return 1;
-  return __builtin_cpu_supports("avx512bf16") && lends_tiles() ? 3 : 2;
+  if (!wide || most < 2) return 1;
+  return most > 2 && __builtin_cpu_supports("avx512bf16") && lends_tiles() ? 3 : 2;
 #else
+  (void)most;
   return 0;
 #endif
 }
 
 int choose() {
-  const int widest = supported();
+  constexpr int kWidest = 3;
   const char* wanted = std::getenv("NTKFAST_ISA");
-  if (wanted == nullptr) return widest;
-  for (int level = 0; level <= widest; ++level)
-    if (std::strcmp(wanted, kNames[level]) == 0) return level;
-  for (const char* name : kNames)
-    if (std::strcmp(wanted, name) == 0) return widest;
+  if (wanted == nullptr) return supported(kWidest);
+  for (int level = 0; level <= kWidest; ++level)
+    if (std::strcmp(wanted, kNames[level]) == 0) {
+      const int widest = supported(level);
+      return level < widest ? level : widest;
+    }
   throw std::runtime_error(std::string("NTKFAST_ISA: expected base, avx2, avx512 or amx, got ") + wanted);
 }
 

@@ -24,7 +24,11 @@ void* allocate(std::size_t alignment, std::size_t bytes) {
 class Stack {
  public:
   Stack() = default;
-  ~Stack() { std::free(base_); }
+  ~Stack() {
+    std::free(base_);
+    base_ = nullptr;  // whoever comes after this thread's end is served from outside
+    capacity_ = 0;
+  }
   Stack(const Stack&) = delete;
   Stack& operator=(const Stack&) = delete;
 

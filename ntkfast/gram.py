@@ -147,12 +147,12 @@ def _assemble(
     K = like.new_empty(rows, columns) if out is None else _check_out(out, (rows, columns), like)
     chosen = paths(chain, x, y, method)
     sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
-    if sum(sizes) + split_bytes(chain, x) <= (budget or _FACTOR_BYTES):
+    if sum(sizes) + split_bytes(chain, x, chosen) <= (budget or _FACTOR_BYTES):
         f = sweep(chain, args, x, scratch("x", sizes[0]))
         contract(f, f if y is None else sweep(chain, args, y, scratch("y", sizes[1])), K, chosen, budget)
         return K
-    left = _pieces(chain, args, x, budget or _FACTOR_BYTES)
-    right = left if y is None else _pieces(chain, args, y, budget or _FACTOR_BYTES)
+    left = _pieces(chain, args, x, budget or _FACTOR_BYTES, chosen)
+    right = left if y is None else _pieces(chain, args, y, budget or _FACTOR_BYTES, chosen)
     for i, (row, piece, seeds) in enumerate(left):
         f = sweep(chain, args, piece, Workspace(), seeds)
         for j, (column, other, other_seeds) in enumerate(right):
@@ -180,13 +180,21 @@ def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
     return out
 
 
-def _pieces(chain: Chain, args: ChainArgs, groups: GroupArgs, budget: int) -> list[tuple[int, GroupArgs, list[Tensor]]]:
+def _pieces(
+    chain: Chain, args: ChainArgs, groups: GroupArgs, budget: int, explicit: list[int]
+) -> list[tuple[int, GroupArgs, list[Tensor]]]:
     """Cut groups into pieces two of which fit the budget, with the first residual row and the seeds of each."""
     parts = [lone(groups, i) for i in range(len(groups.names))]
-    each = max(2 * factor_bytes(chain, part, 1) + split_bytes(chain, part, 16) // 16 for part in parts)
-    if each > budget:
-        raise ValueError(f"memory: expected at least {each} bytes for the factors of this network, got {budget}")
-    return list(chunks(chain, args, groups, budget // each))
+
+    def needed(points: int) -> int:
+        return max(2 * factor_bytes(chain, part, points) + split_bytes(chain, part, explicit, points) for part in parts)
+
+    if needed(1) > budget:
+        raise ValueError(f"memory: expected at least {needed(1)} bytes for the factors of this network, got {budget}")
+    points = max(groups.sizes)
+    while points > 1 and needed(points) > budget:
+        points = max(1, points * budget // (needed(points) + 1))
+    return list(chunks(chain, args, groups, points))
 
 
 def _sum_components(K: Tensor, sides: tuple[GroupArgs, GroupArgs | None], out: Tensor | None) -> Tensor:

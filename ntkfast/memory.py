@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -66,9 +67,15 @@ def _split_row(chain: Chain, depth: int) -> int:
     return 0 if least is None or depth < least else _SPLIT_BYTES * (depth + -depth % 32)
 
 
-def split_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> int:
-    """Bytes of A and D of all groups, or of `points` points of each, split beside them as a gram's rows."""
-    inputs, outputs = (sum(_split_row(chain, w) for w in widths) for widths in (chain.widths[:-1], chain.widths[1:]))
+def _number_bytes(chain: Chain, depth: int) -> int:
+    """Bytes of a packed weight in a product of this depth."""
+    return _SPLIT_BYTES if _split_row(chain, depth) else chain.dtype.itemsize
+
+
+def split_bytes(chain: Chain, groups: GroupArgs, explicit: Sequence[int], points: int | None = None) -> int:
+    """Bytes of A and D of a gram's structured layers, split beside them: of all rows, or of `points` points a group."""
+    structured = [sizes for sizes, formed in zip(pairwise(chain.widths), explicit, strict=True) if not formed]
+    inputs, outputs = (sum(_split_row(chain, sizes[side]) for sizes in structured) for side in (0, 1))
     total = 0
     for n, recording in zip(groups.sizes, groups.recordings, strict=True):
         rows = n if points is None else min(n, points)
@@ -82,12 +89,11 @@ def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
     """Bytes of a streaming diagonal whatever the number of points: packed weights and one tile a thread."""
     item, widths = chain.dtype.itemsize, chain.widths
     channels = max((r.spec.n_channels for r in groups.recordings), default=1)
-    split = _split_row(chain, max(widths))
-    rows = max(tile_rows, channels) + (16 if split else 0)
+    rows, split = max(tile_rows, channels), _split_row(chain, max(widths))
     stacks = 2 * max(widths) + 2 * max(widths[1:]) + sum(widths[1:])
     products = (len(chain.layers) + 1) * (channels + 1) // 2 + 1
-    tile = rows * (2 * (_PANEL_BYTES + split) + item * (stacks + products))
-    packed = sum(2 * (_SPLIT_BYTES if split else item) * (m + 32) * (n + 32) for n, m in pairwise(widths))
+    tile = rows * (2 * _PANEL_BYTES + item * (stacks + products)) + 2 * (rows + -rows % 16) * split
+    packed = sum((_number_bytes(chain, m) + _number_bytes(chain, n)) * (m + 32) * (n + 32) for n, m in pairwise(widths))
     return torch.get_num_threads() * tile + packed
 
 

@@ -73,8 +73,8 @@ void channel_term(const Layer<T>& layer, const LeftSide<T>& x, int l, int part, 
   const T bias = c == 0 && e == 0 ? layer.bias_jacobian * layer.bias_jacobian : T(0);
   alignas(64) T inputs[kStrip<T>], cotangents[kStrip<T>];
   const auto multiply = [&](Left<T> left, const T* panel, int64_t K, T* to) {
-    exchangeable ? exchangeable_product(left, first, count, panel, K, to)
-                 : product<false>(left, first, count, panel, kPanel<T>, K, to, kPanel<T>);
+    if (exchangeable) exchangeable_product(left, first, count, panel, K, to);
+    else product<false>(left, first, count, panel, kPanel<T>, K, to, kPanel<T>);
   };
   if (weight != T(0))  // inputs may be infinite where the weight takes no part
     multiply(x.A(l, part, c), packed_a + e * panel_size<T>(layer.n_in), layer.n_in, inputs);

@@ -16,7 +16,7 @@ namespace NTKFAST_ISA {
 
 #if !NTKFAST_AMX
 namespace by_tiles {  // for the compiler's eyes: nothing of this is called
-constexpr int64_t kSide = 16, kSomeRows = 4;
+constexpr int64_t kSide = 16, kTileDepth = 32, kSomeRows = 4, kStepsPerBlock = 2;
 int64_t panel_size(int64_t K);
 int64_t left_size(int64_t rows, int64_t K);
 void split_some(const float* a, int64_t lda, int64_t rows, int64_t K, int64_t first, int64_t depth_block, float* to);
@@ -142,9 +142,8 @@ void product(Left<T> a, int64_t first, int64_t count, const T* panel, int64_t wi
                                                     width, K, c, ldc);
 }
 
-template <class T>
-int64_t product_steps(int64_t rows, int64_t K) {
-  return 2 * ceil_div(rows, 32) * ceil_div(K, 32);
+inline int64_t product_steps(int64_t rows, int64_t K) {
+  return by_tiles::kStepsPerBlock * ceil_div(rows, 2 * by_tiles::kSide) * ceil_div(K, by_tiles::kTileDepth);
 }
 
 // The same for one strip against a whole panel, at a fifth more of time, where a row and a column that change places

@@ -1,11 +1,15 @@
 // Floats as sums of three bfloat16, laid out for the matrix tiles.
 //
-//   x = h + m + l      h = round(x)      m = round(x − h)      l = x − h − m      exactly, 8 significant bits each
+//   x = h + m + l      h = cut(x)      m = round(x − h)      l = x − h − m      exactly, 8 significant bits each
+//
+// h is cut, not rounded, so that the largest floats stay finite. Exactly: but for numbers below 1e-33, whose l is beneath
+// what a bfloat16 can hold here.
 //
 // A tile covers 32 values of k. Its rows are 16 rows of a left operand, each with its k side by side; or 16 pairs of k of
 // a right operand, each with the pair of every one of 16 columns. The one is the other's transpose, pairs taken whole.
 // A block is the tiles h, m, l. Left operands stand as (row blocks, k blocks), right panels as (k blocks, 2 halves of a
-// panel), but there the three parts come first: h, h, m, m, l, l. Everything is padded with zeros.
+// panel), but there the three parts come first: h, h, m, m, l, l. Everything is padded with zeros,
+// but rows of a left operand beyond its last, which may hold anything: rows do not meet.
 #pragma once
 
 #include "matrix_tiles.h"
@@ -26,7 +30,9 @@ inline int64_t depth_blocks(int64_t K) { return (K + kTileDepth - 1) / kTileDept
 
 using Floats = Vec<float>;
 
-// To the nearest bfloat16, ties away from zero. What exceeds the largest one becomes infinite.
+NTKFAST_INLINE Floats cut(Floats x) { return from_bits<Floats>(bits(x) & 0xffff0000u); }
+
+// To the nearest bfloat16, ties away from zero.
 NTKFAST_INLINE Floats rounded(Floats x) { return from_bits<Floats>((bits(x) + 0x8000u) & 0xffff0000u); }
 
 struct Parts {
@@ -34,7 +40,7 @@ struct Parts {
 };
 
 NTKFAST_INLINE Parts split(Floats x) {
-  const Floats h = rounded(x), rest = x - h, m = rounded(rest);
+  const Floats h = cut(x), rest = x - h, m = rounded(rest);
   return {{h, m, rest - m}};
 }
 

@@ -1,9 +1,10 @@
 // The product of two split operands: six of the nine products of their parts, on the matrix tiles.
 //
-//   x y = hh' + (hm' + mh') + mm' + (hl' + lh')        left out: |ml' + lm' + ll'| ≤ 2⁻²³ |x y|, and zero on average
+//   x y = hh' + (hm' + mh') + mm' + (hl' + lh')        left out: |ml' + lm' + ll'| ≤ 2⁻²² |x y|, and zero on average
 //
 // The hardware adds 32 products to each other before it adds them to a sum, so that the sums are rounded less often than
-// those of a chain of multiply-adds. It takes no subnormal numbers, and makes NaN of infinities (∞ − ∞ in a remainder):
+// those of a chain of multiply-adds. It takes subnormal numbers for zeros: products below 1e-31 lose digits, and those
+// below 1e-38 are lost. It makes NaN of infinities (∞ − ∞ in a remainder):
 // what is not finite is computed anew by vectors.
 #pragma once
 
@@ -27,6 +28,8 @@ struct Term {
   Part left, right;
 };
 constexpr Term kAllTerms[] = {{l, h}, {m, h}, {m, m}, {h, m}, {h, l}, {h, h}};
+constexpr int64_t kStepsPerBlock = 2;  // calls of aside in a block of k: after every third term
+
 // The same in three sums. With the operands exchanged the first two change places, and the third stays as it is.
 constexpr Term kLeftTerms[] = {{l, h}, {m, h}}, kRightTerms[] = {{h, l}, {h, m}}, kEqualTerms[] = {{m, m}, {h, h}};
 
@@ -93,7 +96,7 @@ inline void careful_block_product(const float* left, int64_t next, const float* 
                                   int64_t vectors, float* c, int64_t ldc) {
   Floats sum[2 * kSide][2] = {};
   for (int64_t k0 = 0; k0 < K; k0 += kTileDepth, left += kBlockFloats, panel += kPanelFloats) {
-    const int64_t depth = K - k0 < kTileDepth ? K - k0 : kTileDepth;  // the padding may meet infinities: 0 · ∞
+    const int64_t depth = K - k0 < kTileDepth ? K - k0 : kTileDepth;
     Floats right[kTileDepth][2];
     for (int64_t k = 0; k < depth; ++k)
       for (int64_t v = 0; v < vectors; ++v)

@@ -61,7 +61,7 @@ void stack_product(const StackProduct<T>& p, const Panel& panel, const Finish& f
     const int64_t pieces = q < 0 ? p.count : everything;
     int64_t done = 0;
     if (q + 1 < panels) {
-      const int64_t each = ceil_div(pieces, product_steps<T>(rows, p.K));
+      const int64_t each = ceil_div(pieces, product_steps(rows, p.K));
       auto some = [&] {
         const int64_t to = done + each < pieces ? done + each : pieces;
         follow(q, done, to);

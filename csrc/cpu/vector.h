@@ -1,7 +1,7 @@
 // Vectors of one instruction-set level, as GCC vector extensions: 4, 8 or 16 floats, half as many doubles.
 //
 // Arithmetic, comparison and `mask ? a : b` are the language's own, and scalars broadcast. This header adds what the
-// extension lacks: memory, bits, reductions. Each level lives in a namespace of its own, so that the three never meet
+// extension lacks: memory, bits, reductions. Each level lives in a namespace of its own, so that they never meet
 // at link time.
 #pragma once
 

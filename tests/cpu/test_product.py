@@ -98,6 +98,19 @@ def test_magnitudes_do_not_mix(library, dtype: type) -> None:
     assert error(multiply(library, a, b), a, b) <= 4
 
 
+@pytest.mark.parametrize("size", [1e-15, 1e-10, 1e15, 1e18])
+def test_small_and_large_float32_keep_their_accuracy(library, size: float) -> None:
+    a, b = (x * np.float32(size) for x in operands((48, 40, 160), np.float32))
+    assert error(multiply(library, a, b), a, b) <= 4
+
+
+def test_the_largest_floats_stay_finite(library) -> None:
+    a, b = operands((40, 35, 144), np.float32)
+    a[3, 5] = np.finfo(np.float32).max
+    b *= np.float32(1e-6)
+    assert error(multiply(library, a, b), a, b) <= 4
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("exchangeable", [False, True])
 def test_what_is_not_finite_comes_out_as_in_a_chain_of_multiply_adds(library, exchangeable: bool, dtype: type) -> None:
