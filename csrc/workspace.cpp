@@ -9,7 +9,7 @@ namespace ntkfast {
 namespace {
 
 constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kMostKept = std::size_t{32} << 20;  // what needs more than that can afford its page faults
+constexpr std::size_t kMostKept = std::size_t{64} << 20;  // what needs more than that can afford its page faults
 
 std::size_t rounded_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
