@@ -48,7 +48,9 @@ class Slot {
     for (int l = 0; l <= L; ++l)
       A.get()[l] = l < 2 || asks_for_gradient(p) ? take(rows * padded<T>(widest(sweep))) : A.get()[l - 2];
     for (int64_t& d : D) d = take(rows * padded<T>(widest(sweep)));
-    inputs = take(packed_size<T>(kPanel<T>, rows));
+    inputs = take(2 * packed_size<T>(kPanel<T>, rows));
+    row = take(rows * (8 / static_cast<int64_t>(sizeof(T))));  // pointers
+    factor = take(rows);
     cotangents = take(left_size<T>(widest(sweep), rows));
     pulled = take(points);
     a_products = sweep.diag == nullptr ? 0 : take(L * points * pairs_of(channels));
@@ -75,7 +77,7 @@ class Slot {
     return stacks;
   }
 
-  int64_t scratch, D[2], inputs, cotangents, pulled, a_products, d_products, sums, total = 0;
+  int64_t scratch, D[2], inputs, row, factor, cotangents, pulled, a_products, d_products, sums, total = 0;
   Buffer<int64_t> A, Z, weight, bias;
 
  private:
@@ -107,20 +109,43 @@ void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T>
   }
 }
 
-// Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾): one product whose inner index runs over the component's channels and points.
+// What the weight gradients work in: the rows of x∘A that belong to a component, two packed panels of them, and the
+// cotangents as a left operand where they are split.
+template <class T>
+struct GradientScratch {
+  const T** row;
+  T *factor, *inputs, *cotangents;
+};
+
+// Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾): one product whose inner index runs over the component's channels and points. A panel of inputs is
+// packed beside the product of the one before it.
 template <class T>
 void add_weight_gradient(const Layer<T>& layer, const Component& component, int64_t count, Stack<T> A, Stack<T> D,
-                         const T* x, T* inputs, T* cotangents, T* sums) {
-  const int64_t depth = component.channels * count;
-  const Left<T> left = left_of_columns(D.data, D.row, layer.n_out, depth, cotangents);
-  for (int64_t q = 0; q * kPanel<T> < layer.n_in; ++q) {
+                         const T* x, const GradientScratch<T>& scratch, T* sums) {
+  const int64_t depth = component.channels * count, panels = ceil_div(layer.n_in, kPanel<T>);
+  const int64_t pieces = pack_pieces<T>(depth), steps = product_steps(layer.n_out, depth);
+  for (int c = 0; c < component.channels; ++c)
+    for (int64_t i = 0; i < count; ++i) {
+      scratch.row[c * count + i] = A.data + component.channel[c] * A.channel + i * A.row;
+      scratch.factor[c * count + i] = x[i];
+    }
+  const auto packed = [&](int64_t q) { return scratch.inputs + q % 2 * panel_size<T>(depth); };
+  const auto pack = [&](int64_t q, int64_t piece) {
     const Columns columns = panel_columns(q, kPanel<T>, layer.n_in);
-    const auto row = [&](int64_t k) {
-      return A.data + component.channel[k / count] * A.channel + k % count * A.row + columns.first;
+    pack_columns<T>([&](int64_t k) { return scratch.row[k] + columns.first; }, columns.width, depth,
+                    [&](int64_t k) { return scratch.factor[k]; }, packed(q), piece);
+  };
+  const Left<T> left = left_of_columns(D.data, D.row, layer.n_out, depth, scratch.cotangents);
+  for (int64_t piece = 0; piece < pieces; ++piece) pack(0, piece);
+  for (int64_t q = 0; q < panels; ++q) {
+    const int64_t last = q + 1 < panels ? pieces : 0;
+    int64_t step = 0, piece = 0;
+    auto beside = [&] {
+      if (++step * pieces > piece * steps && piece < last) pack(q + 1, piece++);
     };
-    pack_columns<T>(row, columns.width, depth, [&](int64_t k) { return x[k % count]; }, inputs);
-    product<true, true>(left, 0, layer.n_out, inputs, columns.width, depth, sums + q * layer.n_out * kPanel<T>,
-                        kPanel<T>);
+    product<true, true>(left, 0, layer.n_out, packed(q), panel_columns(q, kPanel<T>, layer.n_in).width, depth,
+                        sums + q * layer.n_out * kPanel<T>, kPanel<T>, Aside(beside));
+    while (piece < last) pack(q + 1, piece++);
   }
 }
 
@@ -139,6 +164,8 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
   const TileStacks<T> stacks = slot.stacks(sweep, tile.count, memory, views);
   const bool diag = sweep.diag != nullptr;
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
+  const GradientScratch<T> gradient_scratch{reinterpret_cast<const T**>(memory + slot.row), memory + slot.factor,
+                                            memory + slot.inputs, memory + slot.cotangents};
   const auto keep_inputs = [&](int l) {
     if (l == L || sweep.A == nullptr) return;
     const int64_t n_in = sweep.layer[l].n_in;
@@ -157,8 +184,8 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
         copy_stack(component.channels, tile.count, layer.n_out, stacks.D[l],
                    stack_of(sweep.D[l], component.row, tile, layer.n_out));
       if (p.weight[l] != nullptr)
-        add_weight_gradient(layer, component, tile.count, stacks.A[l], stacks.D[l], x, memory + slot.inputs,
-                            memory + slot.cotangents, memory + slot.weight.get()[l]);
+        add_weight_gradient(layer, component, tile.count, stacks.A[l], stacks.D[l], x, gradient_scratch,
+                            memory + slot.weight.get()[l]);
       if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
     };
     backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, keep_cotangents,

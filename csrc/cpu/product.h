@@ -24,7 +24,7 @@ void split_rows(const float* a, int64_t lda, int64_t rows, int64_t K, float* to)
 void split_columns(const float* a, int64_t lda, int64_t columns, int64_t K, float* to);
 void pack_rows(const float* W, int64_t ldw, int64_t width, int64_t K, float scale, float* panel);
 template <class Row, class Factor>
-void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, float* panel);
+void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, float* panel, int64_t piece);
 template <bool Accumulate>
 void panel_product(int64_t rows, const float* left, const float* panel, int64_t width, int64_t K, float* c, int64_t ldc,
                    const Aside& aside);
@@ -66,12 +66,24 @@ int64_t packed_size(int64_t columns, int64_t K) {
   return ceil_div(columns, kPanel<T>) * panel_size<T>(K);
 }
 
-// panel[k][j] = factor(k) row(k)[j] for j < width ≤ kPanel, zero beyond.
+// Into how many pieces the packing of a panel may be cut.
+template <class T>
+int64_t pack_pieces(int64_t K) {
+  return on_tiles<T>(K) ? 2 * ceil_div(K, by_tiles::kTileDepth) : 1;
+}
+
+// One piece of panel[k][j] = factor(k) row(k)[j] for j < width ≤ kPanel, zero beyond.
+template <class T, class Row, class Factor>
+void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, T* panel, int64_t piece) {
+  if constexpr (kHasTiles<T>)
+    if (on_tiles<T>(K)) return by_tiles::pack_columns(row, width, K, factor, panel, piece);
+  by_vectors::pack_columns<T>(row, width, K, factor, panel);
+}
+
+// All of it.
 template <class T, class Row, class Factor>
 void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, T* panel) {
-  if constexpr (kHasTiles<T>)
-    if (on_tiles<T>(K)) return by_tiles::pack_columns(row, width, K, factor, panel);
-  by_vectors::pack_columns<T>(row, width, K, factor, panel);
+  for (int64_t piece = 0; piece < pack_pieces<T>(K); ++piece) pack_columns<T>(row, width, K, factor, panel, piece);
 }
 
 // panel[k][j] = scale W[j, k] for j < width ≤ kPanel, zero beyond.

@@ -141,13 +141,13 @@ inline void split_columns(const float* a, int64_t lda, int64_t columns, int64_t 
 
 inline int64_t panel_size(int64_t K) { return depth_blocks(K) * kPanelFloats; }
 
-// panel[k][j] = factor(k) row(k)[j] for j < width.
+// panel[k][j] = factor(k) row(k)[j] for j < width: one block of k of one half of the panel.
 template <class Row, class Factor>
-void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, float* panel) {
-  for (int64_t k = 0; k < K; k += kTileDepth, panel += kPanelFloats)
-    for (int64_t half = 0; half < 2; ++half)
-      fill_across([&](int64_t i) { return row(k + i) + half * kSide; }, width - half * kSide, K - k,
-                  [&](int64_t i) { return factor(k + i); }, 2 * kTileFloats, panel + half * kTileFloats);
+void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor, float* panel, int64_t piece) {
+  const int64_t half = piece % 2, k = piece / 2 * kTileDepth;
+  fill_across([&](int64_t i) { return row(k + i) + half * kSide; }, width - half * kSide, K - k,
+              [&](int64_t i) { return factor(k + i); }, 2 * kTileFloats,
+              panel + piece / 2 * kPanelFloats + half * kTileFloats);
 }
 
 // panel[k][j] = scale W[j, k] for j < width.
