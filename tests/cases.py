@@ -281,6 +281,9 @@ CASES = [
     Case("five_inputs-poisson", lambda: mlp(nn.Tanh, (5, 16, 16, 1)), poisson5, columns=5),
 ]
 
+# Its float32 products run on matrix tiles, where there are any: the sweeps' by their widths, a gradient's by 332 rows.
+WIDE = Case("wide", lambda: mlp(nn.Tanh, (2, 120, 130, 1)), wave, n=83)
+
 
 def wave_groups(n: int = 12, dtype: torch.dtype = torch.float64) -> dict[str, tuple[Tensor, Any]]:
     """Three groups of different sizes and channels on the unit square."""

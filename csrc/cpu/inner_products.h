@@ -62,8 +62,8 @@ void inner_products(int channels, Points points, const Stack<T>& x, int64_t widt
             dot(x.data + c * x.channel + i * x.row, x.data + e * x.channel + i * x.row, width);
 }
 
-// One layer's part of the diagonal for some points of one tile of one component, from the inner products of A (all channels of the
-// group) and of D (the component's). `stride` is the distance of the component's rows in `diag`.
+// One layer's part of the diagonal for some points of one tile of one component, from the inner products of A (all
+// channels of the group) and of D (the component's). `stride` is the distance of the component's rows in `diag`.
 template <class T>
 void contract_diag(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
                    const T* d, double* diag, int64_t stride) {

@@ -8,8 +8,8 @@
 //   r = Σ_c s_c u_c − y        x = pull ∘ r        (Jᵀx)[W] = Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾)        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
 // A tile goes through all layers and back before the next one starts, so that nothing of it leaves the cache but its
-// rows and the stacks that are asked for. A slot takes every so-many-th tile and adds to sums of its own, which are added up at the end in one order: the
-// same numbers for the same number of threads.
+// rows and the stacks that are asked for. A slot takes every so-many-th tile and adds to sums of its own, which are added
+// up at the end in one order: the same numbers for the same number of threads.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {

@@ -8,8 +8,8 @@
 // A tile covers 32 values of k. Its rows are 16 rows of a left operand, each with its k side by side; or 16 pairs of k of
 // a right operand, each with the pair of every one of 16 columns. The one is the other's transpose, pairs taken whole.
 // A block is the tiles h, m, l. Left operands stand as (row blocks, k blocks), right panels as (k blocks, 2 halves of a
-// panel), but there the three parts come first: h, h, m, m, l, l. Everything is padded with zeros,
-// but rows of a left operand beyond its last, which may hold anything: rows do not meet.
+// panel), but there the three parts come first: h, h, m, m, l, l. Everything is padded with zeros, but rows of a left
+// operand beyond its last, which may hold anything: rows do not meet.
 #pragma once
 
 #include "matrix_tiles.h"

@@ -4,8 +4,7 @@
 //
 // The hardware adds 32 products to each other before it adds them to a sum, so that the sums are rounded less often than
 // those of a chain of multiply-adds. It takes subnormal numbers for zeros: products below 1e-31 lose digits, and those
-// below 1e-38 are lost. It makes NaN of infinities (∞ − ∞ in a remainder):
-// what is not finite is computed anew by vectors.
+// below 1e-38 are lost. It makes NaN of infinities (∞ − ∞ in a remainder): what is not finite is computed anew by vectors.
 #pragma once
 
 #include "split_operand.h"

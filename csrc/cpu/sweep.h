@@ -103,8 +103,8 @@ void fill_inputs(const Tile<T>& tile, int64_t d, Stack<T> A) {
     }
 }
 
-// Through the first `layers` layers. When A_l, and with it Z_{l−1}, is complete, after(l) runs and then meanwhile(l, points)
-// for all points, some at a time, beside the next product; A_L is the output.
+// Through the first `layers` layers. When A_l, and with it Z_{l−1}, is complete, after(l) runs and then meanwhile(l,
+// points) for all points, some at a time, beside the next product; A_L is the output.
 template <class T, class After, class Meanwhile>
 void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& weights, const Tile<T>& tile,
                   const TileStacks<T>& stacks, T* scratch, const After& after, const Meanwhile& meanwhile) {
@@ -210,12 +210,12 @@ int max_channels(const Sweep<T>& sweep) {
 template <class T>
 class Tiling {
  public:
-  Tiling(const Sweep<T>& sweep, int threads, int64_t rows)
+  Tiling(const Sweep<T>& sweep, int threads, int64_t tile_rows)
       : sweep_(sweep), size_(sweep.groups), start_(sweep.groups + 1) {
     start_.get()[0] = 0;
     for (int g = 0; g < sweep.groups; ++g) {
       const Group<T>& group = sweep.group[g];
-      size_.get()[g] = tile_points(group, rows, threads);
+      size_.get()[g] = tile_points(group, tile_rows, threads);
       start_.get()[g + 1] = start_.get()[g] + ceil_div(group.n, size_.get()[g]);
       const int64_t rows = size_.get()[g] * (1 + group.directions + group.collapsed);
       max_rows_ = rows > max_rows_ ? rows : max_rows_;

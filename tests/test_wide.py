@@ -1,0 +1,60 @@
+"""Networks whose float32 products run on matrix tiles, where there are any: every verb against the reference."""
+
+import pytest
+import torch
+from cases import WIDE, Case, close, double, expected_jacobian, mlp, two_components, u_t, wave
+from torch import nn
+
+import ntkfast as ntk
+from ntkfast import reference
+
+
+def flat(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([part.flatten() for part in parts.values()])
+
+
+@pytest.mark.parametrize("residual", [wave, two_components, u_t, ntk.value], ids=lambda residual: residual.name)
+def test_every_verb_equals_the_reference(residual, dtype: torch.dtype):
+    case = Case("", WIDE.make, residual, n=131)
+    net, x = case.net(dtype), case.points(dtype)
+    J = expected_jacobian(case, dtype)
+    K, v = J @ J.T, torch.linspace(-1, 1, len(J), dtype=dtype)
+    tangent = {name: torch.linspace(-1, 1, p.numel(), dtype=dtype).view_as(p) for name, p in net.named_parameters()}
+    assert close(ntk.trace(net, x, residual), K.trace(), dtype)
+    assert close(ntk.diag(net, x, residual), K.diagonal(), dtype)
+    for method in ("structured", "explicit"):
+        assert close(ntk.gram(net, x, residual, method=method), K, dtype)
+    f = ntk.factors(net, x, residual)
+    assert close(f.gram(), K, dtype)
+    assert close(flat(f.vjp(v)), v.double() @ J, dtype)
+    assert close(f.jvp(tangent), J @ flat(tangent).double(), dtype)
+
+
+@pytest.mark.parametrize("residual", [wave, two_components, u_t, ntk.value], ids=lambda residual: residual.name)
+@pytest.mark.parametrize("n", [83, 131, 340])
+def test_gradients_of_losses_equal_the_reference(residual, n: int, dtype: torch.dtype):
+    case = Case("", WIDE.make, residual, n=n)
+    net, x = case.net(dtype), case.points(dtype)
+    J = expected_jacobian(case, dtype)
+    rows = reference.rows(double(net), x.double(), residual).detach().flatten()
+    found = ntk.loss_gradient(net, {"": (x, residual)}, traces=True)
+    assert close(found.rows, rows, dtype)
+    assert close(found.traces[""], J.square().sum(), dtype)
+    assert close(flat(found.gradient), 2 / len(rows) * rows @ J, dtype)
+
+
+@pytest.mark.parametrize("point", [0, 40, 82])
+def test_rows_that_are_not_finite_stay_alone(point: int, dtype: torch.dtype):
+    """A net that overflows at one point: everything about the other points is as without it."""
+    net, x = WIDE.net(dtype), WIDE.points(dtype)
+    net = nn.Sequential(*net[:-1], nn.Linear(130, 1, dtype=dtype))
+    K, diag = ntk.gram(net, x, wave), ntk.diag(net, x, wave)
+    far = torch.finfo(dtype).max ** 0.5 * 1e3
+    worse = ntk.Points(x, weight=torch.ones(len(x), dtype=dtype).index_fill(0, torch.tensor([point]), far))
+    weighted = ntk.residual("t", "x")(lambda u, at: at.weight * (u.d(t=2) - 4.0 * u.d(x=2)))
+    others = torch.arange(len(x)) != point
+    L, diagonal = ntk.gram(net, worse, weighted), ntk.diag(net, worse, weighted)
+    assert not L[point, point].isfinite()
+    assert not diagonal[point].isfinite()
+    assert torch.equal(L[others][:, others], K[others][:, others])
+    assert torch.equal(diagonal[others], diag[others])
