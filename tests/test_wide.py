@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import WIDE, Case, close, double, expected_jacobian, mlp, two_components, u_t, wave
+from cases import WIDE, Case, close, double, expected_jacobian, two_components, u_t, wave
 from torch import nn
 
 import ntkfast as ntk
