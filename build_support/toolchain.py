@@ -21,7 +21,7 @@ X86_LEVELS: dict[str, tuple[int, list[str]]] = {
     "base": (16, []),
     "avx2": (32, ["-mavx2", "-mfma"]),
     "avx512": (64, AVX512),
-    "amx": (64, [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]),
+    "amx": (64, [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8"]),
 }
 
 

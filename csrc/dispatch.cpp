@@ -21,8 +21,8 @@ constexpr const char* kNames[] = {"base", "avx2", "avx512", "amx"};
 // Matrix tiles: the processor has them, and Linux lends this process their 8 KB of state a thread.
 bool lends_tiles() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;  // cpuid 7, edx
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTile) == 0 || (d & kBf16) == 0) return false;
+  constexpr unsigned kNeeds = 1u << 22 | 1u << 24 | 1u << 25;  // cpuid 7, edx: bfloat16, tiles, int8
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kNeeds) != kNeeds) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }

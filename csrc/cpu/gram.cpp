@@ -1,6 +1,6 @@
 #include "gram.h"
 
-#include "gram_sides.h"
+#include "gram_strip.h"
 
 // A layer's part of K, for a tile of rows of one component against a panel of rows of another:
 //
@@ -61,53 +61,6 @@ void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf panel, const Bod
   }
 }
 
-// Entries of a strip against a panel.
-template <class T>
-constexpr int kStrip = kStripRows<T> * kPanel<T>;
-
-// One term (D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ) ∘ (A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ) for a strip of x, against packed y.
-template <class T>
-void channel_term(const Layer<T>& layer, const LeftSide<T>& x, int l, int part, int64_t first, int64_t count, int c,
-                  int e, const T* packed_a, const T* packed_d, bool exchangeable, T* term) {
-  const T weight = layer.weight_jacobian * layer.weight_jacobian;
-  const T bias = c == 0 && e == 0 ? layer.bias_jacobian * layer.bias_jacobian : T(0);
-  alignas(64) T inputs[kStrip<T>], cotangents[kStrip<T>];
-  const auto multiply = [&](Left<T> left, const T* panel, int64_t K, T* to) {
-    if (exchangeable) exchangeable_product(left, first, count, panel, K, to);
-    else product<false>(left, first, count, panel, kPanel<T>, K, to, kPanel<T>);
-  };
-  if (weight != T(0))  // inputs may be infinite where the weight takes no part
-    multiply(x.A(l, part, c), packed_a + e * panel_size<T>(layer.n_in), layer.n_in, inputs);
-  else
-    for (int64_t i = 0; i < count * kPanel<T>; ++i) inputs[i] = T(0);
-  multiply(x.D(l, part, c), packed_d + e * panel_size<T>(layer.n_out), layer.n_out, cotangents);
-  for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] = (weight * inputs[i] + bias) * cotangents[i];
-}
-
-// Adds a layer's part to the sums of a strip. The terms (c, e) and (e, c) are added to each other first: with
-// exchangeable products the sum is then the same, bit for bit, with x and y exchanged. A bias alone asks for the value
-// channels, and products of others may be infinite.
-template <class T>
-void structured_strip(const Layer<T>& layer, const LeftSide<T>& x, int x_channels, int l, int part, int64_t first,
-                      int64_t count, int y_channels, const T* packed_a, const T* packed_d, bool exchangeable, T* sums) {
-  alignas(64) T term[kStrip<T>], other[kStrip<T>];
-  const bool values = layer.weight_jacobian == T(0);
-  if (values) x_channels = y_channels = 1;
-  for (int high = 0; high < (x_channels > y_channels ? x_channels : y_channels); ++high)
-    for (int low = 0; low <= high; ++low) {
-      const bool forth = low < x_channels && high < y_channels,
-                 back = low != high && high < x_channels && low < y_channels;
-      if (forth) channel_term(layer, x, l, part, first, count, low, high, packed_a, packed_d, exchangeable, term);
-      if (back)
-        channel_term(layer, x, l, part, first, count, high, low, packed_a, packed_d, exchangeable,
-                     forth ? other : term);
-      if (forth && back)
-        for (int64_t i = 0; i < count * kPanel<T>; ++i) term[i] += other[i];
-      if (forth || back)
-        for (int64_t i = 0; i < count * kPanel<T>; ++i) sums[i] += term[i];
-    }
-}
-
 // Strips of x that are summed together against one panel of y: all layers pass over them before K is touched again.
 constexpr int kBlockStrips = 64;
 
@@ -136,8 +89,7 @@ class StructuredLayers {
 
   void run(const Parallel& parallel) const {
     left_.split(parallel);
-    const int64_t a_size = y_.channels * packed_size<T>(kPanel<T>, inputs_);
-    const int64_t d_size = y_.channels * packed_size<T>(kPanel<T>, outputs_);
+    const int64_t a_size = y_.channels * channel_size<T>(inputs_), d_size = y_.channels * channel_size<T>(outputs_);
     const int64_t size = a_size + d_size + kBlockStrips * kStrip<T>;
     const Buffer<T> memory(parallel.threads * size);
     for_each_task(parallel, panel_count(y_), [&](int64_t task, int slot) {
@@ -155,12 +107,12 @@ class StructuredLayers {
 
  private:
   void pack(int l, PanelOf panel, T* packed_a, T* packed_d) const {
-    const Layer<T>& layer = p_.x.layer[l];
+    const int64_t n_in = p_.x.layer[l].n_in, n_out = p_.x.layer[l].n_out;
     for (int e = 0; e < y_.component_of(panel.part).channels; ++e) {
-      pack_rows<T>(y_.A(l, panel.part, e) + panel.first * layer.n_in, layer.n_in, panel.count, layer.n_in, T(1),
-                   packed_a + e * panel_size<T>(layer.n_in));
-      pack_rows<T>(y_.D(l, panel.part, e) + panel.first * layer.n_out, layer.n_out, panel.count, layer.n_out, T(1),
-                   packed_d + e * panel_size<T>(layer.n_out));
+      pack_channel(y_.A(l, panel.part, e) + panel.first * n_in, panel.count, n_in,
+                   packed_a + e * channel_size<T>(n_in));
+      pack_channel(y_.D(l, panel.part, e) + panel.first * n_out, panel.count, n_out,
+                   packed_d + e * channel_size<T>(n_out));
     }
   }
 
@@ -178,19 +130,14 @@ class StructuredLayers {
       pack(l, panel, packed_a, packed_d);
       for (int s = 0; s < block.size; ++s) {
         const auto& strip = block.strip[s];
-        structured_strip(layer, left_, x_.component_of(strip.part).channels, l, strip.part, strip.first, strip.count,
-                         y_.component_of(panel.part).channels, packed_a, packed_d, may_change_sides(strip.part, panel),
-                         sums + s * kStrip<T>);
+        const StripPair<T> pair{left_,        y_,           strip.part, panel.part, strip.first,
+                                strip.count, panel.first, panel.count, packed_a,   packed_d};
+        StripLayer<T>(layer, l, pair, sums + s * kStrip<T>)
+            .add(x_.component_of(strip.part).channels, y_.component_of(panel.part).channels);
       }
     }
     for_all([](T& k, T sum) { k = sum; });
     block.size = 0;
-  }
-
-  // A symmetric K has the later rows on the left, components counting before points. A K that is put together from
-  // pieces of points, each of all components, meets the rows of two different components on either side.
-  bool may_change_sides(int part, PanelOf panel) const {
-    return x_.component.get()[part] != y_.component.get()[panel.part];
   }
 
   const Gram<T>& p_;

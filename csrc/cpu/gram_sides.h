@@ -2,9 +2,9 @@
 #pragma once
 
 #include "buffer.h"
+#include "digits.h"
 #include "gram.h"
 #include "parallel.h"
-#include "product.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -65,8 +65,16 @@ struct Side {
   }
 };
 
-// Rows of the structured layers as left operands: as they stand, or split once for all panels that they meet. A group's
-// channels of A and a component's channels of D take whole blocks of rows each.
+// Rows of one channel: as they stand, and packed for a product: in digits where it goes on those.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t depth;  // numbers of a row
+  T* packed;      // blocks of kDigitRows rows
+};
+
+// All rows of the structured layers. They are turned into digits once, for all panels that they meet. A group's channels
+// of A and a component's channels of D take whole blocks of rows each.
 template <class T>
 class LeftSide {
  public:
@@ -79,38 +87,40 @@ class LeftSide {
         d_(p.x.layers),
         memory_(lay_out()) {}
 
-  Left<T> A(int l, int part, int c) const {
+  Rows<T> A(int l, int part, int c) const {
     const int g = x_.group.get()[part], channel = x_.component_of(part).channel[c];
     const int64_t n_in = p_.x.layer[l].n_in, block = a_block_.get()[g] + channel * blocks(x_.group_of(part).n);
-    return {x_.A(l, part, c), n_in, memory_.get() + a_.get()[l] + block * left_size<T>(kRows, n_in)};
+    return {x_.A(l, part, c), n_in, memory_.get() + a_.get()[l] + block * digit_size(n_in)};
   }
-  Left<T> D(int l, int part, int c) const {
+  Rows<T> D(int l, int part, int c) const {
     const int64_t n_out = p_.x.layer[l].n_out, block = d_block_.get()[part] + c * blocks(x_.group_of(part).n);
-    return {x_.D(l, part, c), n_out, memory_.get() + d_.get()[l] + block * left_size<T>(kRows, n_out)};
+    return {x_.D(l, part, c), n_out, memory_.get() + d_.get()[l] + block * digit_size(n_out)};
   }
 
   void split(const Parallel& parallel) const {
-    if (!kHasTiles<T>) return;
+    if (!kHasDigits<T>) return;
     for (int part = 0; part < x_.parts; ++part) {
       const int64_t n = x_.group_of(part).n;
       for_each_task(parallel, p_.x.layers * blocks(n), [&](int64_t task, int) {
         const int l = static_cast<int>(task / blocks(n));
-        const int64_t first = task % blocks(n) * kRows, count = n - first < kRows ? n - first : kRows;
         if (!is_structured(p_, l)) return;
         for (int c = 0; c < x_.component_of(part).channels; ++c) {
-          split_block(A(l, part, c), first, count, p_.x.layer[l].n_in);
-          split_block(D(l, part, c), first, count, p_.x.layer[l].n_out);
+          split_block(A(l, part, c), task % blocks(n), n);
+          split_block(D(l, part, c), task % blocks(n), n);
         }
       });
     }
   }
 
  private:
-  static constexpr int64_t kRows = 16;
-  static int64_t blocks(int64_t n) { return ceil_div(n, kRows); }
+  static int64_t blocks(int64_t n) { return ceil_div(n, kDigitRows); }
+  static int64_t digit_size(int64_t K) { return on_digits<T>(K) ? block_size<T>(K) : 0; }
 
-  static void split_block(Left<T> whole, int64_t first, int64_t count, int64_t K) {
-    split_left(Left<T>{whole.data + first * whole.row, whole.row, whole.split + left_size<T>(first, K)}, count, K);
+  static void split_block(const Rows<T>& rows, int64_t block, int64_t n) {
+    if constexpr (kHasDigits<T>)
+      if (on_digits<T>(rows.depth))
+        split_digits(rows.data + block * kDigitRows * rows.depth, rows.depth, n - block * kDigitRows, rows.depth, false,
+                     rows.packed + block * block_size<T>(rows.depth));
   }
 
   // Fills the offsets and returns the size of everything.
@@ -127,8 +137,8 @@ class LeftSide {
     for (int l = 0; l < p_.x.layers; ++l) {
       if (!is_structured(p_, l)) continue;
       a_.get()[l] = total;
-      d_.get()[l] = total + a_block_.get()[x_.sweep.groups] * left_size<T>(kRows, p_.x.layer[l].n_in);
-      total = d_.get()[l] + d_block_.get()[x_.parts] * left_size<T>(kRows, p_.x.layer[l].n_out);
+      d_.get()[l] = total + a_block_.get()[x_.sweep.groups] * digit_size(p_.x.layer[l].n_in);
+      total = d_.get()[l] + d_block_.get()[x_.parts] * digit_size(p_.x.layer[l].n_out);
     }
     return total;
   }

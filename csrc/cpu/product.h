@@ -28,7 +28,6 @@ void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor
 template <bool Accumulate>
 void panel_product(int64_t rows, const float* left, const float* panel, int64_t width, int64_t K, float* c, int64_t ldc,
                    const Aside& aside);
-void exchangeable_product(int64_t rows, const float* left, const float* panel, int64_t K, float* c);
 }  // namespace by_tiles
 #endif
 
@@ -45,10 +44,6 @@ constexpr bool on_tiles(int64_t K) {
 
 // Rows of a left operand that are split together; a panel's columns are as many as a block of k.
 constexpr int64_t kSplitRows = by_tiles::kSomeRows;
-
-// Rows of a left operand that are best taken together.
-template <class T>
-constexpr int kStripRows = kHasTiles<T> ? 32 : kTileRows;
 
 // ---- right operands: panels of kPanel<T> columns
 
@@ -142,7 +137,7 @@ Left<T> left_of_columns(const T* a, int64_t lda, int64_t rows, int64_t K, T* mem
 // ---- products
 
 // Rows first … first + count − 1 of a left operand against the first `width` columns of a panel; `first` is a multiple
-// of kStripRows. C may be written up to the panel's next vector. On tiles `aside` is called product_steps times.
+// of 32. C may be written up to the panel's next vector. On tiles `aside` is called product_steps times.
 template <bool Accumulate, bool Transposed = false, class T>
 void product(Left<T> a, int64_t first, int64_t count, const T* panel, int64_t width, int64_t K, T* c, int64_t ldc,
              const Aside& aside = Aside()) {
@@ -156,16 +151,6 @@ void product(Left<T> a, int64_t first, int64_t count, const T* panel, int64_t wi
 
 inline int64_t product_steps(int64_t rows, int64_t K) {
   return by_tiles::kStepsPerBlock * ceil_div(rows, 2 * by_tiles::kSide) * ceil_div(K, by_tiles::kTileDepth);
-}
-
-// The same for one strip against a whole panel, at a fifth more of time, where a row and a column that change places
-// give the same number. C is (kStripRows, kPanel).
-template <class T>
-void exchangeable_product(Left<T> a, int64_t first, int64_t count, const T* panel, int64_t K, T* c) {
-  if constexpr (kHasTiles<T>)
-    if (on_tiles<T>(K))
-      return by_tiles::exchangeable_product(count, a.split + by_tiles::left_size(first, K), panel, K, c);
-  by_vectors::panel_product<false, false>(count, a.data + first * a.row, a.row, panel, kPanel<T>, K, c, kPanel<T>);
 }
 
 }  // namespace NTKFAST_ISA

@@ -26,15 +26,12 @@ enum Part : int { h, m, l };
 struct Term {
   Part left, right;
 };
-constexpr Term kAllTerms[] = {{l, h}, {m, h}, {m, m}, {h, m}, {h, l}, {h, h}};
+constexpr Term kTerms[] = {{l, h}, {m, h}, {m, m}, {h, m}, {h, l}, {h, h}};
 constexpr int64_t kStepsPerBlock = 2;  // calls of aside in a block of k: after every third term
-
-// The same in three sums. With the operands exchanged the first two change places, and the third stays as it is.
-constexpr Term kLeftTerms[] = {{l, h}, {m, h}}, kRightTerms[] = {{h, l}, {h, m}}, kEqualTerms[] = {{m, m}, {h, h}};
 
 // Blocks × halves tiles of sums, tmm(2·block + half); left operands pass through tmm4 and tmm5, right ones through tmm6
 // and tmm7. `next` is the distance of the left operand's row blocks.
-template <int Blocks, int Halves, const auto& terms>
+template <int Blocks, int Halves>
 void block_product(const float* left, int64_t next, const float* panel, int64_t K, float* c, int64_t ldc,
                    const Aside& aside) {
   const auto load_left = [&](int part) {
@@ -53,13 +50,13 @@ void block_product(const float* left, int64_t next, const float* panel, int64_t 
       prefetch_tile(panel + kPanelFloats + (2 * part + 1) * kTileFloats);
     }
   };
-  constexpr int count = sizeof terms / sizeof(Term);
+  constexpr int count = sizeof kTerms / sizeof(Term);
   clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
   for (int64_t k = 0; k < K; k += kTileDepth, left += kBlockFloats, panel += kPanelFloats)
 #pragma GCC unroll 6
     for (int t = 0; t < count; ++t) {
-      if (t == 0 || terms[t].left != terms[t - 1].left) load_left(terms[t].left);
-      if (t == 0 || terms[t].right != terms[t - 1].right) load_right(terms[t].right);
+      if (t == 0 || kTerms[t].left != kTerms[t - 1].left) load_left(kTerms[t].left);
+      if (t == 0 || kTerms[t].right != kTerms[t - 1].right) load_right(kTerms[t].right);
       dot_tiles<0, 4, 6>();
       if constexpr (Halves == 2) dot_tiles<1, 4, 7>();
       if constexpr (Blocks == 2) dot_tiles<2, 5, 6>();
@@ -118,27 +115,10 @@ inline void careful_block_product(const float* left, int64_t next, const float* 
 inline void any_block_product(int64_t blocks, const float* left, int64_t next, const float* panel, int64_t width,
                               int64_t K, float* c, int64_t ldc, const Aside& aside) {
   const bool wide = width > kSide;
-  if (blocks == 2 && wide) block_product<2, 2, kAllTerms>(left, next, panel, K, c, ldc, aside);
-  else if (blocks == 2) block_product<2, 1, kAllTerms>(left, next, panel, K, c, ldc, aside);
-  else if (wide) block_product<1, 2, kAllTerms>(left, next, panel, K, c, ldc, aside);
-  else block_product<1, 1, kAllTerms>(left, next, panel, K, c, ldc, aside);
-}
-
-// C = up to 32 rows of a split left operand · a panel, (rows up to the next multiple of 16, 32): the same numbers where
-// the operands change places.
-inline void exchangeable_product(int64_t rows, const float* left, const float* panel, int64_t K, float* c) {
-  const int64_t next = depth_blocks(K) * kBlockFloats, blocks = rows > kSide ? 2 : 1;
-  alignas(64) float sums[3][4 * kTileFloats];
-  const auto three = [&](auto n) {
-    block_product<n, 2, kLeftTerms>(left, next, panel, K, sums[0], 32, Aside());
-    block_product<n, 2, kRightTerms>(left, next, panel, K, sums[1], 32, Aside());
-    block_product<n, 2, kEqualTerms>(left, next, panel, K, sums[2], 32, Aside());
-  };
-  if (blocks == 2) three(std::integral_constant<int, 2>{});
-  else three(std::integral_constant<int, 1>{});
-  for (int64_t i = 0; i < blocks * 2 * kTileFloats; i += 16)
-    store<float>(c + i, (load<float>(sums[0] + i) + load<float>(sums[1] + i)) + load<float>(sums[2] + i));
-  if (!finite(c, 32, rows, 2)) careful_block_product(left, next, panel, K, blocks, 2, c, 32);
+  if (blocks == 2 && wide) block_product<2, 2>(left, next, panel, K, c, ldc, aside);
+  else if (blocks == 2) block_product<2, 1>(left, next, panel, K, c, ldc, aside);
+  else if (wide) block_product<1, 2>(left, next, panel, K, c, ldc, aside);
+  else block_product<1, 1>(left, next, panel, K, c, ldc, aside);
 }
 
 // C (+)= the first `rows` rows of a split left operand · the first `width` columns of a panel. Nothing is written below

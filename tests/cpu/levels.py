@@ -14,7 +14,7 @@ HEADERS = Path(__file__).parents[2] / "csrc" / "cpu"
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared"]
 AVX512 = {"avx512f": "avx512f", "avx512bw": "avx512bw", "avx512vl": "avx512vl", "avx512dq": "avx512dq"}
 AVX2 = {"avx2": "avx2", "fma": "fma"}
-AMX = {"avx512_bf16": "avx512bf16", "amx_tile": "amx-tile", "amx_bf16": "amx-bf16"}
+AMX = {"avx512_bf16": "avx512bf16", "amx_tile": "amx-tile", "amx_bf16": "amx-bf16", "amx_int8": "amx-int8"}
 # The bytes of a vector, and the processor's features with the compiler's names for them.
 LEVELS: dict[str, tuple[int, dict[str, str]]] = {
     "base": (16, {}),
