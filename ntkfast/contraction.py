@@ -12,7 +12,7 @@ from .sweep import GroupArgs
 from .tiles import least_depth
 
 METHODS = ("auto", "structured", "explicit")
-_CHUNK_BYTES = 4 * 2**20  # of explicit Jacobian columns at a time
+_CHUNK_BYTES = 8 * 2**20  # of explicit Jacobian columns at a time
 
 
 def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[int]:

@@ -56,7 +56,8 @@ struct Diagonals {
   }
 
   static void sum(const DigitOperands& p, std::int32_t* sums, const Aside& aside) {
-    clear_tile<0>(), clear_tile<1>(), clear_tile<2>(), clear_tile<3>();
+    clear_tile<2>(), clear_tile<3>();
+    if constexpr (Low < High) clear_tile<0>(), clear_tile<1>();
     for (int64_t k = 0; k < p.k_blocks; ++k) {
       const int64_t at = k * S * kDigitTile;
       add_from<0>(p.left + at, p.next + at, p.right + at, aside);

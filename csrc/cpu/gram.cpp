@@ -1,5 +1,6 @@
 #include "gram.h"
 
+#include "gram_explicit.h"
 #include "gram_strip.h"
 
 // A layer's part of K, for a tile of rows of one component against a panel of rows of another:
@@ -8,9 +9,10 @@
 //   explicit     J_l J'_lᵀ with J_l = Σ_c D⁽ᶜ⁾ ⊗ A⁽ᶜ⁾, a chunk of its columns at a time
 //
 // Inside, rows are component-major (all points of one component stand together), so that a tile has one set of
-// channels; K itself is point-major. Explicit layers go first and write K, their columns side by side; the structured
-// ones go on from there, all of them for a block of tiles before its sums return to K. A symmetric K computes the pairs
-// whose first row is not before the second, and mirrors them at the end.
+// channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on from
+// there, all of them for a block of tiles before its sums return to K. Where the columns are more than a chunk, K is
+// passed over once for each chunk. A symmetric K computes the pairs whose first row is not before the second, and writes
+// them twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -41,14 +43,13 @@ int64_t panel_count(const Side<T>& side) {
   return total;
 }
 
-// Runs body(entry of K, entry of the tile) for the rows of a strip and the columns of a panel.
+// Runs body(entry of K, entry of the tile) for `count` of either that stand so far apart.
 template <class T, class Body>
-void for_each_entry(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int part, int64_t first, int64_t count,
-                    PanelOf panel, T* sums, const Body& body) {
-  for (int64_t r = 0; r < count; ++r) {
-    T* row = p.out + x.index(part, first + r) * y.rows;
-    for (int64_t j = 0; j < panel.count; ++j) body(row[y.index(panel.part, panel.first + j)], sums[r * kPanel<T> + j]);
-  }
+void for_each_entry(T* k, int64_t k_stride, T* tile, int64_t tile_stride, int64_t count, const Body& body) {
+  if (k_stride == 1 && tile_stride == 1)
+    for (int64_t i = 0; i < count; ++i) body(k[i], tile[i]);
+  else
+    for (int64_t i = 0; i < count; ++i) body(k[i * k_stride], tile[i * tile_stride]);
 }
 
 // Runs body(part, first, count) for the strips of x that pair with a panel: all of them, or one triangle.
@@ -72,191 +73,139 @@ struct Block {
   int size = 0;
 };
 
+// Columns of J that stand side by side, (rows, depth) of either side.
 template <class T>
-class StructuredLayers {
+struct Chunk {
+  const T *jx, *jy;
+  int64_t depth;
+};
+
+// The work that is done on K between reading and writing it.
+template <class T>
+class Pass {
  public:
-  StructuredLayers(const Gram<T>& p, const Side<T>& x, const Side<T>& y, bool write)
-      : p_(p), x_(x), y_(y), left_(p, x), write_(write) {
+  Pass(const Gram<T>& p, const Side<T>& x, const Side<T>& y) : p_(p), x_(x), y_(y), left_(p, x) {
     for (int l = 0; l < p.x.layers; ++l) {
       if (!is_structured(p, l)) continue;
-      const Layer<T>& layer = p.x.layer[l];
-      inputs_ = layer.n_in > inputs_ ? layer.n_in : inputs_;
-      outputs_ = layer.n_out > outputs_ ? layer.n_out : outputs_;
+      const int64_t a = y.channels * channel_size<T>(p.x.layer[l].n_in);
+      const int64_t d = y.channels * channel_size<T>(p.x.layer[l].n_out);
+      a_size_ = a > a_size_ ? a : a_size_;
+      d_size_ = d > d_size_ ? d : d_size_;
     }
   }
 
-  bool empty() const { return inputs_ == 0; }
-
-  void run(const Parallel& parallel) const {
-    left_.split(parallel);
-    const int64_t a_size = y_.channels * channel_size<T>(inputs_), d_size = y_.channels * channel_size<T>(outputs_);
-    const int64_t size = a_size + d_size + kBlockStrips * kStrip<T>;
+  // K = (first ? 0 : K) + the chunk's product + (last ? all structured layers : 0).
+  void run(const Chunk<T>& chunk, bool first, bool last, const Parallel& parallel) const {
+    if (last) left_.split(parallel);
+    const int64_t sums_size = kBlockStrips * kStrip<T>, chunk_size = chunk.depth * kPanel<T>;
+    const int64_t size = sums_size + chunk_size + a_size_ + d_size_;
     const Buffer<T> memory(parallel.threads * size);
     for_each_task(parallel, panel_count(y_), [&](int64_t task, int slot) {
       const PanelOf panel = panel_at(y_, task);
-      T* packed_a = memory.get() + slot * size;
-      T* sums = packed_a + a_size + d_size;
+      T* sums = memory.get() + slot * size;
       Block block;
-      for_each_strip(p_, x_, panel, [&](int part, int64_t first, int64_t count) {
-        block.strip[block.size++] = {part, first, count};
-        if (block.size == kBlockStrips) add_block(panel, block, packed_a, packed_a + a_size, sums);
+      const auto complete = [&] {
+        start_block(panel, block, first, sums);
+        if (chunk.depth > 0) add_chunk(panel, block, chunk, sums + sums_size, sums);
+        if (last) add_structured(panel, block, sums + sums_size + chunk_size, sums);
+        for_block(panel, block, sums, [](T& k, T sum) { k = sum; });
+        if (last && p_.symmetric) mirror(panel, block, sums);
+        block.size = 0;
+      };
+      for_each_strip(p_, x_, panel, [&](int part, int64_t start, int64_t count) {
+        block.strip[block.size++] = {part, start, count};
+        if (block.size == kBlockStrips) complete();
       });
-      if (block.size > 0) add_block(panel, block, packed_a, packed_a + a_size, sums);
+      if (block.size > 0) complete();
     });
   }
 
  private:
-  void pack(int l, PanelOf panel, T* packed_a, T* packed_d) const {
-    const int64_t n_in = p_.x.layer[l].n_in, n_out = p_.x.layer[l].n_out;
-    for (int e = 0; e < y_.component_of(panel.part).channels; ++e) {
-      pack_channel(y_.A(l, panel.part, e) + panel.first * n_in, panel.count, n_in,
-                   packed_a + e * channel_size<T>(n_in));
-      pack_channel(y_.D(l, panel.part, e) + panel.first * n_out, panel.count, n_out,
-                   packed_d + e * channel_size<T>(n_out));
+  template <class Body>
+  void for_block(PanelOf panel, const Block& block, T* sums, const Body& body) const {
+    const int64_t columns = y_.index(panel.part, panel.first), stride = y_.group_of(panel.part).components;
+    for (int s = 0; s < block.size; ++s) {
+      const auto& strip = block.strip[s];
+      for (int64_t r = 0; r < strip.count; ++r)
+        for_each_entry(p_.out + x_.index(strip.part, strip.first + r) * y_.rows + columns, stride,
+                       sums + s * kStrip<T> + r * kPanel<T>, 1, panel.count, body);
     }
   }
 
-  void add_block(PanelOf panel, Block& block, T* packed_a, T* packed_d, T* sums) const {
-    for (int64_t i = 0; i < block.size * kStrip<T>; ++i) sums[i] = T(0);
-    const auto for_all = [&](const auto& body) {
-      for (int s = 0; s < block.size; ++s)
-        for_each_entry(p_, x_, y_, block.strip[s].part, block.strip[s].first, block.strip[s].count, panel,
-                       sums + s * kStrip<T>, body);
-    };
-    if (!write_) for_all([](T& k, T& sum) { sum = k; });
-    for (int l = 0; l < p_.x.layers; ++l) {
-      const Layer<T>& layer = p_.x.layer[l];
-      if (!is_structured(p_, l)) continue;
-      pack(l, panel, packed_a, packed_d);
-      for (int s = 0; s < block.size; ++s) {
-        const auto& strip = block.strip[s];
-        const StripPair<T> pair{left_,        y_,           strip.part, panel.part, strip.first,
-                                strip.count, panel.first, panel.count, packed_a,   packed_d};
-        StripLayer<T>(layer, l, pair, sums + s * kStrip<T>)
-            .add(x_.component_of(strip.part).channels, y_.component_of(panel.part).channels);
+  // The other triangle: what is below the diagonal, and while it is in cache.
+  void mirror(PanelOf panel, const Block& block, T* sums) const {
+    for (int s = 0; s < block.size; ++s) {
+      const auto& strip = block.strip[s];
+      const int64_t rows = x_.index(strip.part, strip.first), stride = x_.group_of(strip.part).components;
+      for (int64_t j = 0; j < panel.count; ++j) {
+        const int64_t above = strip.part == panel.part ? panel.first + j + 1 - strip.first : 0;
+        const int64_t r = above > 0 ? above : 0;
+        for_each_entry(p_.out + y_.index(panel.part, panel.first + j) * x_.rows + rows + r * stride, stride,
+                       sums + s * kStrip<T> + r * kPanel<T> + j, kPanel<T>, strip.count - r,
+                       [](T& k, T sum) { k = sum; });
       }
     }
-    for_all([](T& k, T sum) { k = sum; });
-    block.size = 0;
+  }
+
+  // A sum goes on from K itself, so that it has one order whatever the chunk.
+  void start_block(PanelOf panel, const Block& block, bool first, T* sums) const {
+    for (int64_t i = 0; i < block.size * kStrip<T>; ++i) sums[i] = T(0);
+    if (!first) for_block(panel, block, sums, [](T& k, T& sum) { sum = k; });
+  }
+
+  void add_chunk(PanelOf panel, const Block& block, const Chunk<T>& chunk, T* packed, T* sums) const {
+    const int64_t depth = chunk.depth;
+    by_vectors::pack_rows<T>(chunk.jy + (y_.row.get()[panel.part] + panel.first) * depth, depth, panel.count, depth,
+                             T(1), packed);
+    for (int s = 0; s < block.size; ++s) {
+      const auto& strip = block.strip[s];
+      by_vectors::panel_product<true, false>(strip.count, chunk.jx + (x_.row.get()[strip.part] + strip.first) * depth,
+                                             depth, packed, kPanel<T>, depth, sums + s * kStrip<T>, kPanel<T>);
+    }
+  }
+
+  void add_structured(PanelOf panel, const Block& block, T* packed_a, T* sums) const {
+    T* packed_d = packed_a + a_size_;
+    const int channels = y_.component_of(panel.part).channels;
+    for (int l = 0; l < p_.x.layers; ++l) {
+      if (!is_structured(p_, l)) continue;
+      const Layer<T>& layer = p_.x.layer[l];
+      for (int e = 0; e < channels; ++e) {
+        pack_channel(y_.A(l, panel.part, e) + panel.first * layer.n_in, panel.count, layer.n_in,
+                     packed_a + e * channel_size<T>(layer.n_in));
+        pack_channel(y_.D(l, panel.part, e) + panel.first * layer.n_out, panel.count, layer.n_out,
+                     packed_d + e * channel_size<T>(layer.n_out));
+      }
+      for (int s = 0; s < block.size; ++s) {
+        const auto& strip = block.strip[s];
+        const StripPair<T> pair{left_,       y_,          strip.part,  panel.part, strip.first,
+                                strip.count, panel.first, panel.count, packed_a,   packed_d};
+        StripLayer<T>(layer, l, pair, sums + s * kStrip<T>).add(x_.component_of(strip.part).channels, channels);
+      }
+    }
   }
 
   const Gram<T>& p_;
   const Side<T>&x_, &y_;
   const LeftSide<T> left_;
-  bool write_;
-  int64_t inputs_ = 0, outputs_ = 0;
+  int64_t a_size_ = 0, d_size_ = 0;
 };
-
-// The columns of J of all explicit layers, one layer after the other. Within a layer column m(n_in+1) + n is W[m, n],
-// column m(n_in+1) + n_in is b[m].
-template <class T>
-int64_t columns_of(const Layer<T>& layer) {
-  return layer.n_out * (layer.n_in + 1);
-}
-
-// Entries from … from + depth − 1 of point i's row of one layer's J, added to zeros.
-template <class T>
-void add_jacobian_row(const Layer<T>& layer, const Side<T>& side, int l, int part, int64_t i, int64_t from,
-                      int64_t depth, T* to) {
-  const int64_t period = layer.n_in + 1;
-  const int channels = side.component_of(part).channels;
-  for (int64_t m = from / period; m * period < from + depth; ++m) {
-    const int64_t begin = m * period < from ? from - m * period : 0;
-    const int64_t end = (m + 1) * period > from + depth ? from + depth - m * period : period;
-    T* row = to + m * period - from;
-    for (int c = 0; c < channels; ++c) {
-      const T d = side.D(l, part, c)[i * layer.n_out + m];
-      const T* a = side.A(l, part, c) + i * layer.n_in;
-      const T scaled = layer.weight_jacobian * d;
-      for (int64_t k = begin; k < (end < layer.n_in ? end : layer.n_in); ++k) row[k] += scaled * a[k];
-      if (c == 0 && end == period && begin <= layer.n_in) row[layer.n_in] = layer.bias_jacobian * d;
-    }
-  }
-}
-
-// Columns from … from + depth − 1 of the explicit layers' J, for all rows.
-template <class T>
-void fill_jacobian(const Gram<T>& p, const Side<T>& side, int64_t from, int64_t depth, T* J, const Parallel& parallel) {
-  constexpr int64_t kPoints = 16;
-  for (int part = 0; part < side.parts; ++part) {
-    const int64_t n = side.group_of(part).n;
-    for_each_task(parallel, ceil_div(n, kPoints), [&](int64_t task, int) {
-      for (int64_t i = task * kPoints; i < n && i < (task + 1) * kPoints; ++i) {
-        T* to = J + (side.row.get()[part] + i) * depth;
-        for (int64_t k = 0; k < depth; ++k) to[k] = T(0);
-        int64_t start = 0;  // the layer's first column among all
-        for (int l = 0; l < p.x.layers; ++l) {
-          const Layer<T>& layer = p.x.layer[l];
-          if (!takes_part(layer) || !p.use_explicit[l]) continue;
-          const int64_t columns = columns_of(layer), first = from > start ? from - start : 0;
-          const int64_t last = from + depth < start + columns ? from + depth - start : columns;
-          if (first < last) add_jacobian_row(layer, side, l, part, i, first, last - first, to + start + first - from);
-          start += columns;
-        }
-      }
-    });
-  }
-}
-
-template <class T>
-void explicit_layers(const Gram<T>& p, const Side<T>& x, const Side<T>& y, int64_t columns, const Parallel& parallel) {
-  const int64_t chunk = columns < p.chunk ? columns : p.chunk;
-  const Buffer<T> jx(x.rows * chunk), jy(p.symmetric ? 0 : y.rows * chunk),
-      memory(parallel.threads * chunk * kPanel<T>);
-  for (int64_t from = 0; from < columns; from += chunk) {
-    const int64_t depth = columns - from < chunk ? columns - from : chunk;
-    fill_jacobian(p, x, from, depth, jx.get(), parallel);
-    if (!p.symmetric) fill_jacobian(p, y, from, depth, jy.get(), parallel);
-    const T* other = p.symmetric ? jx.get() : jy.get();
-    for_each_task(parallel, panel_count(y), [&](int64_t task, int slot) {
-      const PanelOf panel = panel_at(y, task);
-      T* packed = memory.get() + slot * chunk * kPanel<T>;
-      by_vectors::pack_rows<T>(other + (y.row.get()[panel.part] + panel.first) * depth, depth, panel.count, depth, T(1),
-                               packed);
-      alignas(64) T sums[kStrip<T>];
-      for_each_strip(p, x, panel, [&](int part, int64_t first, int64_t count) {
-        for (T& sum : sums) sum = T(0);
-        // The sum goes on from K itself, so that it has one order whatever the chunk.
-        if (from > 0) for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T& sum) { sum = k; });
-        by_vectors::panel_product<true, false>(count, jx.get() + (x.row.get()[part] + first) * depth, depth, packed,
-                                               kPanel<T>, depth, sums, kPanel<T>);
-        for_each_entry(p, x, y, part, first, count, panel, sums, [](T& k, T sum) { k = sum; });
-      });
-    });
-  }
-}
-
-// Copies the triangle that was computed to the other one, in square blocks, so that neither side leaves the cache line by
-// line. A task is a block of rows against all blocks before it, whatever parts they belong to.
-template <class T>
-void mirror(const Gram<T>& p, const Side<T>& x, const Parallel& parallel) {
-  constexpr int64_t kBlock = 32;
-  const Buffer<int64_t> at(x.rows);  // position in K of every component-major row
-  for (int part = 0; part < x.parts; ++part)
-    for (int64_t i = 0; i < x.group_of(part).n; ++i) at.get()[x.row.get()[part] + i] = x.index(part, i);
-  for_each_task(parallel, ceil_div(x.rows, kBlock), [&](int64_t task, int) {
-    const int64_t begin = task * kBlock, end = begin + kBlock < x.rows ? begin + kBlock : x.rows;
-    for (int64_t other = 0; other < end; other += kBlock)
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t j = other; j < other + kBlock && j < i; ++j)
-          p.out[at.get()[j] * x.rows + at.get()[i]] = p.out[at.get()[i] * x.rows + at.get()[j]];
-  });
-}
 
 }  // namespace
 
 template <class T>
 void gram(const Gram<T>& p, const Parallel& parallel) {
   const Side<T> x(p.x), y(p.y);
-  int64_t columns = 0;
-  for (int l = 0; l < p.x.layers; ++l)
-    if (takes_part(p.x.layer[l]) && p.use_explicit[l]) columns += columns_of(p.x.layer[l]);
-  if (columns > 0) explicit_layers(p, x, y, columns, parallel);
-  const StructuredLayers<T> structured(p, x, y, columns == 0);
-  if (!structured.empty()) structured.run(parallel);
-  if (columns == 0 && structured.empty())
-    for (int64_t i = 0; i < x.rows * y.rows; ++i) p.out[i] = T(0);
-  else if (p.symmetric) mirror(p, x, parallel);
+  const Pass<T> pass(p, x, y);
+  const int64_t columns = explicit_columns(p), most = columns < p.chunk ? columns : p.chunk;
+  const Buffer<T> jx(x.rows * most), jy(p.symmetric ? 0 : y.rows * most);
+  for (int64_t from = 0; from == 0 || from < columns; from += most) {
+    const int64_t depth = columns - from < most ? columns - from : most;
+    fill_jacobian(p, x, from, depth, jx.get(), parallel);
+    if (!p.symmetric) fill_jacobian(p, y, from, depth, jy.get(), parallel);
+    pass.run(Chunk<T>{jx.get(), p.symmetric ? jx.get() : jy.get(), depth}, from == 0, from + depth == columns, parallel);
+    if (depth == 0) break;
+  }
 }
 
 }  // namespace NTKFAST_ISA

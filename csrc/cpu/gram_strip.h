@@ -120,7 +120,8 @@ class DigitPipeline {
 
   void start(const DigitOperands& piece, const Finish& finish) {
     Finish& before = finish_[turn_];
-    const int64_t each = ceil_div(before.rows - before.done, digit_steps<T>(piece.k_blocks));
+    const int64_t share = ceil_div(before.rows - before.done, digit_steps<T>(piece.k_blocks));
+    const int64_t each = share > 4 ? share : 4;
     auto some = [&] { finish_rows(before, each); };
     turn_ = 1 - turn_;
     finish_[turn_] = finish;
