@@ -9,7 +9,7 @@ from .chain import Chain
 from .cost import gram_paths
 from .snapshot import Snapshot
 from .sweep import GroupArgs
-from .tiles import least_depth
+from .tiles import gram_depth
 
 METHODS = ("auto", "structured", "explicit")
 _CHUNK_BYTES = 8 * 2**20  # of explicit Jacobian columns at a time
@@ -22,7 +22,7 @@ def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[
     n, m = x.residual_rows, None if y is None else y.residual_rows
     channels = -(-x.cotangent_rows // max(n, 1))
     others = channels if y is None else -(-y.cotangent_rows // max(y.residual_rows, 1))
-    chosen = gram_paths(chain.widths, channels, n, m, others, tiles=least_depth(chain))
+    chosen = gram_paths(chain.widths, channels, n, m, others, depth=gram_depth(chain))
     return [int(path == "explicit") for path in chosen]
 
 

@@ -14,7 +14,7 @@ A symmetric gram computes one triangle, which halves what is quadratic in n, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -22,7 +22,6 @@ GramPath = Literal["structured", "explicit"]
 
 # Multiply–adds that would take as long, on a CPU core.
 _HADAMARD, _FORM, _SECOND_PASS, _EXPLICIT_START = 12, 8, 24, 3e6
-_ON_TILES = 0.6
 
 
 def gram_paths(
@@ -32,7 +31,7 @@ def gram_paths(
     m: int | None = None,
     other: int | None = None,
     *,
-    tiles: int | None = None,
+    depth: Callable[[int], float] = float,
 ) -> tuple[GramPath, ...]:
     """Return the cheapest way to a gram, layer by layer.
 
@@ -43,7 +42,7 @@ def gram_paths(
         any explicit one    3e6 over the entries, once: its buffers and its tasks
         both kinds          24 once: a second pass over K
 
-    Of a structured layer's n_in and n_out those that run on matrix tiles count 0.6.
+    A structured layer's n_in and n_out count what products of that depth take.
 
     These constants are those of a CPU core. On CUDA the same model chooses, where they are not yet measured.
 
@@ -53,7 +52,7 @@ def gram_paths(
         n: rows.
         m: rows of the other side; None for a symmetric gram.
         other: C', channels of the other side; C if None.
-        tiles: the depth from which structured products run on matrix tiles; None: none does.
+        depth: the cost of a structured product by its depth, in multiply–adds; by default as many.
 
     Returns:
         "structured" (products of small Grams) or "explicit" (the layer's Jacobian, then its product) for each layer.
@@ -70,8 +69,7 @@ def gram_paths(
     for n_in, n_out in pairwise(widths):
         columns = n_out * (n_in + 1)
         forming = 2 * channels / n if m is None else channels / m + other / n
-        depths = sum(w if tiles is None or w < tiles else _ON_TILES * w for w in (n_in, n_out))
-        structured.append(channels * other * (depths + _HADAMARD))
+        structured.append(channels * other * (depth(n_in) + depth(n_out) + _HADAMARD))
         explicit.append(columns * (1 + _FORM * forming))
     start = _EXPLICIT_START / (n * n / 2 if m is None else n * m)
     mixed: list[GramPath] = ["structured" if a <= b else "explicit" for a, b in zip(structured, explicit, strict=True)]

@@ -12,7 +12,7 @@ from torch.autograd.graph import increment_version
 
 from .chain import Chain
 from .contraction import METHODS, contract, paths
-from .memory import factor_bytes, parse_memory, split_bytes
+from .memory import factor_bytes, parse_memory, digit_bytes
 from .residual import Residual, value
 from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks
@@ -147,7 +147,7 @@ def _assemble(
     K = like.new_empty(rows, columns) if out is None else _check_out(out, (rows, columns), like)
     chosen = paths(chain, x, y, method)
     sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
-    if sum(sizes) + split_bytes(chain, x, chosen) <= (budget or _FACTOR_BYTES):
+    if sum(sizes) + digit_bytes(chain, x, chosen) <= (budget or _FACTOR_BYTES):
         f = sweep(chain, args, x, scratch("x", sizes[0]))
         contract(f, f if y is None else sweep(chain, args, y, scratch("y", sizes[1])), K, chosen, budget)
         return K
@@ -187,7 +187,7 @@ def _pieces(
     parts = [lone(groups, i) for i in range(len(groups.names))]
 
     def needed(points: int) -> int:
-        return max(2 * factor_bytes(chain, part, points) + split_bytes(chain, part, explicit, points) for part in parts)
+        return max(2 * factor_bytes(chain, part, points) + digit_bytes(chain, part, explicit, points) for part in parts)
 
     if needed(1) > budget:
         raise ValueError(f"memory: expected at least {needed(1)} bytes for the factors of this network, got {budget}")

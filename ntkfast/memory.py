@@ -10,11 +10,10 @@ import torch
 
 from .chain import Chain
 from .sweep import GroupArgs
-from .tiles import least_depth
+from .tiles import digit_row, split_row
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
-_SPLIT_BYTES = 6  # three bfloat16: a number as the matrix tiles take it
 
 
 def parse_memory(memory: int | str | None) -> int | None:
@@ -61,21 +60,15 @@ def factor_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> 
     return total
 
 
-def _split_row(chain: Chain, depth: int) -> int:
-    """Bytes of a row of so many numbers split for the matrix tiles; 0 where it is not."""
-    least = least_depth(chain)
-    return 0 if least is None or depth < least else _SPLIT_BYTES * (depth + -depth % 32)
-
-
 def _number_bytes(chain: Chain, depth: int) -> int:
     """Bytes of a packed weight in a product of this depth."""
-    return _SPLIT_BYTES if _split_row(chain, depth) else chain.dtype.itemsize
+    return split_row(chain, depth) // depth or chain.dtype.itemsize
 
 
-def split_bytes(chain: Chain, groups: GroupArgs, explicit: Sequence[int], points: int | None = None) -> int:
-    """Bytes of A and D of a gram's structured layers, split beside them: of all rows, or of `points` points a group."""
+def digit_bytes(chain: Chain, groups: GroupArgs, explicit: Sequence[int], points: int | None = None) -> int:
+    """Bytes of A and D of a gram's structured layers in digits: of all rows, or of `points` points a group."""
     structured = [sizes for sizes, formed in zip(pairwise(chain.widths), explicit, strict=True) if not formed]
-    inputs, outputs = (sum(_split_row(chain, sizes[side]) for sizes in structured) for side in (0, 1))
+    inputs, outputs = (sum(digit_row(chain, sizes[side]) for sizes in structured) for side in (0, 1))
     total = 0
     for n, recording in zip(groups.sizes, groups.recordings, strict=True):
         rows = n if points is None else min(n, points)
@@ -89,7 +82,7 @@ def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
     """Bytes of a streaming diagonal whatever the number of points: packed weights and one tile a thread."""
     item, widths = chain.dtype.itemsize, chain.widths
     channels = max((r.spec.n_channels for r in groups.recordings), default=1)
-    rows, split = max(tile_rows, channels), _split_row(chain, max(widths))
+    rows, split = max(tile_rows, channels), split_row(chain, max(widths))
     stacks = 2 * max(widths) + 2 * max(widths[1:]) + sum(widths[1:])
     products = (len(chain.layers) + 1) * (channels + 1) // 2 + 1
     tile = rows * (2 * _PANEL_BYTES + item * (stacks + products)) + 2 * (rows + -rows % 16) * split

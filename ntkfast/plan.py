@@ -15,7 +15,7 @@ from .networks import ACTIVATIONS
 from .recording import Recording, record
 from .residual import Residual, value
 from .sweep import as_groups, group_args
-from .tiles import least_depth
+from .tiles import gram_depth
 
 _NAMES = {number: name for name, number in ACTIVATIONS.items()}
 _PROBES = 3  # points on which the residual is recorded
@@ -205,7 +205,7 @@ def _part(group: str, n: int, recording: Recording) -> _Part:
 def _planned(chain: Chain, parts: list[_Part]) -> Plan:
     components = [(c, part.n) for part in parts for c in part.channels]
     rows, channel_rows = sum(n for _, n in components), sum(c * n for c, n in components)
-    paths = gram_paths(chain.widths, max(1, round(channel_rows / max(rows, 1))), rows, tiles=least_depth(chain))
+    paths = gram_paths(chain.widths, max(1, round(channel_rows / max(rows, 1))), rows, depth=gram_depth(chain))
     layers = []
     entries, trained_numbers = 0, 0
     size = chain.layers[0].weight.element_size()

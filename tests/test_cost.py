@@ -26,11 +26,10 @@ def test_one_pass_is_taken_where_a_second_would_gain_little():
     assert gram_paths((2, 30, 30, 1), channels=2, n=10**6) == ("explicit", "structured", "explicit"), "or enough"
 
 
-def test_layers_on_matrix_tiles_go_structured_further_out():
+def test_layers_with_fast_products_go_structured_further_out():
     sizes = {"widths": (256, 256), "n": 10**6}
     border = next(c for c in range(1, 100) if gram_paths(channels=c, **sizes) == ("explicit",))
-    assert gram_paths(channels=border, tiles=257, **sizes) == ("explicit",)
-    assert gram_paths(channels=border, tiles=256, **sizes) == ("structured",)
+    assert gram_paths(channels=border, depth=lambda depth: 0.6 * depth, **sizes) == ("structured",)
 
 
 def test_small_grams_form_no_jacobian():

@@ -116,7 +116,7 @@ def test_more_strips_than_are_summed_together():
 def test_layers_of_both_kinds_add_up(explicit: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     """As large grams have them: explicit layers and structured ones in one matrix."""
     paths = ["explicit" if layer in explicit else "structured" for layer in range(3)]
-    monkeypatch.setattr("ntkfast.contraction.gram_paths", lambda *sizes, **tiles: paths)
+    monkeypatch.setattr("ntkfast.contraction.gram_paths", lambda *sizes, **costs: paths)
     net, x, y = TANH.net(dtype), TANH.points(dtype, n=71), TANH.points(dtype, n=17, seed=2)
     J, other = (reference.jacobian(double(net), points.double(), wave) for points in (x, y))
     K = ntk.gram(net, x, wave)

@@ -167,6 +167,8 @@ class Pass {
   void add_structured(PanelOf panel, const Block& block, T* packed_a, T* sums) const {
     T* packed_d = packed_a + a_size_;
     const int channels = y_.component_of(panel.part).channels;
+    StripNumbers<T> numbers;
+    DigitPipeline<T> pipeline(numbers);
     for (int l = 0; l < p_.x.layers; ++l) {
       if (!is_structured(p_, l)) continue;
       const Layer<T>& layer = p_.x.layer[l];
@@ -180,7 +182,8 @@ class Pass {
         const auto& strip = block.strip[s];
         const StripPair<T> pair{left_,       y_,          strip.part,  panel.part, strip.first,
                                 strip.count, panel.first, panel.count, packed_a,   packed_d};
-        StripLayer<T>(layer, l, pair, sums + s * kStrip<T>).add(x_.component_of(strip.part).channels, channels);
+        numbers.total = sums + s * kStrip<T>;
+        StripLayer<T>(layer, l, pair, numbers, pipeline).add(x_.component_of(strip.part).channels, channels);
       }
     }
   }

@@ -185,10 +185,9 @@ struct StripPair {
 template <class T>
 class StripLayer {
  public:
-  StripLayer(const Layer<T>& layer, int l, const StripPair<T>& pair, T* total)
-      : layer_(layer), l_(l), pair_(pair), pipeline_(numbers_) {
-    numbers_.total = total;
-  }
+  StripLayer(const Layer<T>& layer, int l, const StripPair<T>& pair, StripNumbers<T>& numbers,
+             DigitPipeline<T>& pipeline)
+      : layer_(layer), l_(l), pair_(pair), numbers_(numbers), pipeline_(pipeline) {}
 
   // The terms (c, e) and (e, c) are added to each other first: the sum is then the same, bit for bit, with x and y
   // exchanged. A bias alone asks for the value channels, and products of others may be infinite.
@@ -249,8 +248,8 @@ class StripLayer {
   const Layer<T>& layer_;
   int l_;
   const StripPair<T>& pair_;
-  StripNumbers<T> numbers_;
-  DigitPipeline<T> pipeline_;
+  StripNumbers<T>& numbers_;
+  DigitPipeline<T>& pipeline_;
   Hadamard<T> hadamard_[2];  // one may be waiting while the next is made
   int turn_ = 0;
 };

@@ -22,7 +22,7 @@ T* aligned(std::vector<T>& memory, std::int64_t size) {
 // C (M, N) += (or =) a B for a (M, K), or its transpose (K, M); B (K, N), or its transpose (N, K).
 template <class T>
 void multiply(std::int64_t M, std::int64_t N, std::int64_t K, const T* a, const T* b, T* c, bool left_columns,
-              bool right_rows, bool accumulate, bool exchangeable) {
+              bool right_rows, bool accumulate) {
   const MatrixTiles tiles;
   std::vector<T> left_memory, panel_memory, edge_memory;
   const std::int64_t lda = left_columns ? M : K;
@@ -38,10 +38,7 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, const T* a, const 
       pack_columns<T>([&](std::int64_t k) { return b + k * N + first; }, width, K, [](std::int64_t) { return T(1); },
                       panel);
     for (std::int64_t r = 0; r < M; ++r) std::memcpy(edge + r * kPanel<T>, c + r * N + first, width * sizeof(T));
-    if (exchangeable) {
-      for (std::int64_t r = 0; r < M; r += kStripRows<T>)
-        exchangeable_product(left, r, std::min<std::int64_t>(kStripRows<T>, M - r), panel, K, edge + r * kPanel<T>);
-    } else if (left_columns) {
+    if (left_columns) {
       accumulate ? product<true, true>(left, 0, M, panel, width, K, edge, kPanel<T>)
                  : product<false, true>(left, 0, M, panel, width, K, edge, kPanel<T>);
     } else {
@@ -65,8 +62,8 @@ extern "C" bool lends_tiles() {
 
 #define NTKFAST_EXPORT(T)                                                                               \
   extern "C" void multiply_##T(long M, long N, long K, const T* a, const T* b, T* c, bool left_columns, \
-                               bool right_rows, bool accumulate, bool exchangeable) {                   \
-    multiply<T>(M, N, K, a, b, c, left_columns, right_rows, accumulate, exchangeable);                  \
+                               bool right_rows, bool accumulate) {                                      \
+    multiply<T>(M, N, K, a, b, c, left_columns, right_rows, accumulate);                                \
   }
 
 NTKFAST_EXPORT(float)
