@@ -12,7 +12,7 @@ from torch.autograd.graph import increment_version
 
 from .chain import Chain
 from .contraction import METHODS, contract, paths
-from .memory import factor_bytes, parse_memory, digit_bytes
+from .memory import digit_bytes, factor_bytes, parse_memory
 from .residual import Residual, value
 from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks

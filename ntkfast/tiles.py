@@ -1,4 +1,4 @@
-"""Which products run on the matrix tiles of the processor (csrc/cpu/product.h, csrc/cpu/digits.h), and what they take."""
+"""Which products run on the matrix tiles of the processor (csrc/cpu/{product,digits}.h), and what they take."""
 
 from __future__ import annotations
 

@@ -206,7 +206,8 @@ void gram(const Gram<T>& p, const Parallel& parallel) {
     const int64_t depth = columns - from < most ? columns - from : most;
     fill_jacobian(p, x, from, depth, jx.get(), parallel);
     if (!p.symmetric) fill_jacobian(p, y, from, depth, jy.get(), parallel);
-    pass.run(Chunk<T>{jx.get(), p.symmetric ? jx.get() : jy.get(), depth}, from == 0, from + depth == columns, parallel);
+    pass.run(Chunk<T>{jx.get(), p.symmetric ? jx.get() : jy.get(), depth}, from == 0, from + depth == columns,
+             parallel);
     if (depth == 0) break;
   }
 }

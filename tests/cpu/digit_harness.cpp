@@ -54,10 +54,8 @@ extern "C" bool lends_tiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-#define NTKFAST_EXPORT(T)                                                                      \
-  extern "C" void multiply_##T(long M, long N, long K, const T* a, const T* b, T* c) {         \
-    multiply<T>(M, N, K, a, b, c);                                                             \
-  }
+#define NTKFAST_EXPORT(T) \
+  extern "C" void multiply_##T(long M, long N, long K, const T* a, const T* b, T* c) { multiply<T>(M, N, K, a, b, c); }
 
 NTKFAST_EXPORT(float)
 NTKFAST_EXPORT(double)
