@@ -58,3 +58,21 @@ def test_rows_that_are_not_finite_stay_alone(point: int, dtype: torch.dtype):
     assert not diagonal[point].isfinite()
     assert torch.equal(L[others][:, others], K[others][:, others])
     assert torch.equal(diagonal[others], diag[others])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.7, 1.5])
+def test_a_gram_of_weights_far_apart_in_size_is_as_accurate_as_its_entries_allow(spread: float):
+    """The contraction alone, float32, against that of the same factors in float64."""
+    torch.manual_seed(0)
+    net = WIDE.net(torch.float32)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(torch.exp(spread * torch.randn_like(parameter)))
+    f = ntk.factors(net, WIDE.points(torch.float32), wave)
+    expected = torch.zeros(f.shape[0], f.shape[0], dtype=torch.float64)
+    for block in f.blocks.values():
+        A, D = block.A.double(), block.D.double()
+        pairs = torch.einsum("cim,ejm->ceij", D, D) * torch.einsum("cim,ejm->ceij", A, A)
+        expected += pairs.sum((0, 1)) + D[0] @ D[0].T
+    size = expected.diagonal().sqrt()
+    assert ((f.gram() - expected).abs() / (size[:, None] * size)).max() <= 40 * torch.finfo(torch.float32).eps

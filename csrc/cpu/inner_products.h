@@ -32,7 +32,7 @@ void inner_products_fixed(Points points, const Stack<T>& x, int64_t width, T* pr
     for (; j + kLanes<T> <= width; j += kLanes<T>) add(j, [](const T* p) { return load<T>(p); });
     const int rest = static_cast<int>(width - j);
     if (rest > 0) add(j, [rest](const T* p) { return load_partial<T>(p, rest); });
-    for (int q = 0; q < pairs_of(C); ++q) products[i * pairs_of(C) + q] = sum(total[q]);
+    store_sums<pairs_of(C)>(total, products + i * pairs_of(C));
   }
 }
 

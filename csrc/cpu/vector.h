@@ -198,6 +198,42 @@ NTKFAST_INLINE Element<V> sum(V v) {
   }
 }
 
+// One step of several such sums at a time: a and b hold groups of `width` lanes each, and the result, groups of half the
+// width, those of a before those of b.
+template <int width, class V>
+NTKFAST_INLINE V halved(V a, V b) {
+  constexpr int lanes = kLanesOf<V>;
+  Mask<V> low{}, high{};
+  for (int i = 0; i < lanes; ++i) {
+    low[i] = i / (width / 2) * width + i % (width / 2);
+    high[i] = low[i] + width / 2;
+  }
+  return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+}
+
+// The sums of n ≤ lanes vectors, side by side, in the order of sum(): v[0] in the first lane.
+template <int n, int width, class V>
+NTKFAST_INLINE V sums_of(const V* v) {
+  if constexpr (width == 1) {
+    return v[0];
+  } else {
+    V next[(n + 1) / 2];
+#pragma GCC unroll 8
+    for (int i = 0; i < (n + 1) / 2; ++i) next[i] = halved<width>(v[2 * i], v[2 * i + 1 < n ? 2 * i + 1 : 2 * i]);
+    return sums_of<(n + 1) / 2, width / 2>(next);
+  }
+}
+
+// The sums of n vectors to n places.
+template <int n, class V>
+NTKFAST_INLINE void store_sums(const V* v, Element<V>* to) {
+  constexpr int lanes = kLanesOf<V>, now = n < lanes ? n : lanes;
+  const V found = sums_of<now, lanes>(v);
+  if constexpr (now == lanes) __builtin_memcpy(to, &found, sizeof found);
+  else store_partial(to, found, now);
+  if constexpr (n > lanes) store_sums<n - lanes>(v + lanes, to + lanes);
+}
+
 // Whether a comparison holds in any lane.
 template <class M>
 NTKFAST_INLINE bool any(M mask) {
