@@ -8,7 +8,7 @@
 // others are one and the same number too, depth · 2⁻²³ or 2⁻⁵³ of the largest product.
 //
 // Nothing depends on the order of anything: x and x' may change places, and rows may be cut as one likes, without changing
-// a bit. Deep products are cut into pieces, since a block of rows is read S times over and had better stay in L1.
+// a bit. Deep products are cut into pieces, since a block of rows is read S times over and had better stay near.
 #pragma once
 
 #include "digits.h"
@@ -22,9 +22,9 @@ namespace {
 constexpr int64_t kUnitRows = 2 * kDigitRows, kUnitColumns = kDigitRows;  // of one product
 constexpr int64_t kUnit = kUnitRows * kUnitColumns;
 
-// Depth of a piece: 48 KB of L1 hold the digits of 32 rows and 16 columns. A sum stays below 2³¹ by far.
+// Depth of a piece: as many numbers again as L1 holds in digits of 32 rows and 16 columns. A sum stays below 2³¹ by far.
 template <class T>
-constexpr int64_t kPieceDepth = sizeof(T) == 4 ? 256 : 128;
+constexpr int64_t kPieceDepth = sizeof(T) == 4 ? 512 : 256;
 
 // Two left blocks (or one), one right block, and a piece of their depth.
 struct DigitOperands {
