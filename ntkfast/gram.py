@@ -67,6 +67,9 @@ def gram(
         The sweeps, and for each layer n m C C' (n_in + n_out) multiply–adds (structured) or n m n_in n_out (explicit),
         half of it if symmetric; the factors and K in memory.
 
+    Accuracy:
+        On processors with AMX, relative to √(K_ii K_jj) rather than to an entry's own terms (README, accuracy).
+
     Reference:
         Novak, Sohl-Dickstein, Schoenholz, *Fast finite width neural tangent kernel*, 2022, section 3.
 

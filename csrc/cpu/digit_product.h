@@ -3,12 +3,14 @@
 //   Σ_k x_k x'_k = 2^(e+e') Σ_s 256^(2S−2−s) Σ_{d+d'=s} Σ_k q_dk q'_d'k
 //
 // The sums over k are whole numbers, and exact. Those with s ≥ S are left out, and the others leave 256^(S−1−s), for which
-// the exponents make up. What is left out has random signs: together with the rounding of the operands some 2⁻²³ ‖x‖ ‖x'‖
-// for floats, 2⁻⁵³ for doubles; a few times that where one number of a row dwarfs all others; and, at worst, where all
-// others are one and the same number too, depth · 2⁻²³ or 2⁻⁵³ of the largest product.
+// the exponents make up. What is left out has random signs: together with the rounding of the operands a few times
+// 2⁻²³ ‖x‖ ‖x'‖ for floats, 2⁻⁵³ for doubles; some twenty times that where one number of a row dwarfs all others; and, at
+// worst, where all others are one and the same number too, depth · 2⁻²³ or 2⁻⁵³ of the largest product. All of it is
+// relative to the norms: a sum that is small only because large numbers met zeros may be lost, where a chain of
+// multiply-adds would have it.
 //
-// Nothing depends on the order of anything: x and x' may change places, and rows may be cut as one likes, without changing
-// a bit. Deep products are cut into pieces, since a block of rows is read S times over and had better stay near.
+// x and x' may change places, and rows may be cut as one likes, without changing a bit. Deep products are cut into pieces
+// of k, since a block of rows is read S times over and had better stay near; their sums are added in order.
 #pragma once
 
 #include "digits.h"

@@ -132,7 +132,7 @@ class Pass {
     }
   }
 
-  // The other triangle: what is below the diagonal, and while it is in cache.
+  // The other triangle, from what is below the diagonal, and while it is in cache.
   void mirror(PanelOf panel, const Block& block, T* sums) const {
     for (int s = 0; s < block.size; ++s) {
       const auto& strip = block.strip[s];

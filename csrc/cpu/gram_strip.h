@@ -100,7 +100,7 @@ class DigitPipeline {
     if (then != nullptr) (*then)(numbers_, 0, count);
   }
 
-  // Until then, `to` and what `then` writes are incomplete, and `then` must live.
+  // Finishes the last product. Before, its `to` and what `then` writes are incomplete, and `then` must live.
   void flush() { finish_rows(finish_[turn_], kStripRows<T>); }
 
  private:
@@ -148,13 +148,14 @@ class DigitPipeline {
   // What meets a number that is not finite, anew.
   static void by_multiply_adds(const T* x, int64_t count, const Rows<T>& y, int64_t columns, const T* block,
                                const T* next, T* to) {
+    const T* const row[2] = {block, next};
     const int64_t K = y.depth;
     const Buffer<T> panel(kPanel<T> * K), found(kStrip<T>);
     by_vectors::pack_rows(y.data, K, columns, K, T(1), panel.get());
     by_vectors::panel_product<false, false>(count, x, K, panel.get(), columns, K, found.get(), kPanel<T>);
     for (int64_t r = 0; r < count; ++r)
       for (int64_t j = 0; j < columns; ++j) {
-        const T exponents = (r < kDigitRows ? block : next)[r % kDigitRows] + y.packed[j];
+        const T exponents = row[r / kDigitRows][r % kDigitRows] + y.packed[j];
         if (exponents != exponents) to[r * kPanel<T> + j] = found.get()[r * kPanel<T> + j];
       }
   }

@@ -20,7 +20,8 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// What the vectors do while the tiles multiply: called twice for each k block of each 32 rows. A reference to a callable.
+// What the vectors do while the tiles multiply: called a few times for each k block of each 32 rows. A reference to a
+// callable.
 class Aside {
  public:
   Aside() : run_([](void*) {}) {}
