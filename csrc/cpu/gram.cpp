@@ -202,14 +202,15 @@ void gram(const Gram<T>& p, const Parallel& parallel) {
   const Pass<T> pass(p, x, y);
   const int64_t columns = explicit_columns(p), most = columns < p.chunk ? columns : p.chunk;
   const Buffer<T> jx(x.rows * most), jy(p.symmetric ? 0 : y.rows * most);
-  for (int64_t from = 0; from == 0 || from < columns; from += most) {
+  int64_t from = 0;
+  do {
     const int64_t depth = columns - from < most ? columns - from : most;
     fill_jacobian(p, x, from, depth, jx.get(), parallel);
     if (!p.symmetric) fill_jacobian(p, y, from, depth, jy.get(), parallel);
     pass.run(Chunk<T>{jx.get(), p.symmetric ? jx.get() : jy.get(), depth}, from == 0, from + depth == columns,
              parallel);
-    if (depth == 0) break;
-  }
+    from += depth;
+  } while (from < columns);
 }
 
 }  // namespace NTKFAST_ISA
