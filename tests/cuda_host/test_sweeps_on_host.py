@@ -260,5 +260,6 @@ def test_reads_and_writes_within_bounds(tmp_path: Path) -> None:
 
 
 def in_sanitized_python(library: Path, statements: str) -> subprocess.CompletedProcess[str]:
-    load = f"import torch, test_sweeps_on_host as host; library = host.SweepLibrary({str(library)!r})"
+    load = "import torch, test_sweeps_on_host as host; torch.manual_seed(0)"
+    load += f"; library = host.SweepLibrary({str(library)!r})"
     return run_sanitized(library, [FOLDER, FOLDER.parent], f"{load}\n{statements}")
