@@ -11,6 +11,7 @@ from .chain import Chain
 
 _LEAST_DEPTH, _SPLIT_BYTES = 112, 6  # three bfloat16: a number of a sweep as the matrix tiles take it
 _DIGITS = {torch.float32: (3, 0.5), torch.float64: (7, 0.8)}  # of eight bits; the time they take, in multiply–adds
+_MOST_DIGIT_DEPTH = 16384
 
 
 def _has_tiles(chain: Chain) -> bool:
@@ -24,7 +25,8 @@ def split_row(chain: Chain, depth: int) -> int:
 
 
 def _on_digits(chain: Chain, depth: int) -> bool:
-    return _has_tiles(chain) and _DIGITS[chain.dtype][1] * _padded(depth) <= depth
+    worthwhile = _DIGITS[chain.dtype][1] * _padded(depth) <= depth <= _MOST_DIGIT_DEPTH
+    return _has_tiles(chain) and worthwhile
 
 
 def _padded(depth: int) -> int:

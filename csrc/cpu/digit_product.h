@@ -1,17 +1,22 @@
 // The product of rows in digits, on the matrix tiles.
 //
-//   Σ_k x_k x'_k = 2^(e+e') Σ_s 256^(2S−2−s) Σ_{d+d'=s} Σ_k q_dk q'_d'k
+//   Σ_k x_k x'_k = 2^(e+e') Σ_s 256^(S−1−s) Σ_{d+d'=s} Σ_k q_dk q'_d'k
 //
-// The sums over k are whole numbers, and exact. Those with s ≥ S are left out, and the others leave 256^(S−1−s), for which
-// the exponents make up. What is left out has random signs: together with the rounding of the operands a few times
-// 2⁻²³ ‖x‖ ‖x'‖ for floats, 2⁻⁵³ for doubles; some twenty times that where one number of a row dwarfs all others; and, at
-// worst, where all others are one and the same number too, depth · 2⁻²³ or 2⁻⁵³ of the largest product. All of it is
-// relative to the norms: a sum that is small only because large numbers met zeros may be lost, where a chain of
-// multiply-adds would have it.
+// The sums over k are whole numbers, and exact. Those with s ≥ S are left out. What is left out has random signs: together
+// with the rounding of the operands a few times 2⁻²³ ‖x‖ ‖x'‖ for floats, 2⁻⁵³ for doubles; some twenty times that where
+// one number of a row dwarfs all others; and, at worst, where all others are one and the same number too, depth · 2⁻²³ or
+// 2⁻⁵³ of the largest product. All of it is relative to the norms: a sum that is small only because large numbers met
+// zeros may be lost, where a chain of multiply-adds would have it.
 //
-// x and x' may change places, and rows may be cut as one likes, without changing a bit. Deep products are cut into pieces
-// of k, since a block of rows is read S times over and had better stay near; their sums are added in order.
+// x and x' may change places, and rows may be cut as one likes, without changing a bit.
+//
+// What bounds it. A product of tiles begins every 16 cycles and takes 52, so that three others should stand between two
+// that add to the same sum. Few tiles can be under way: one that waits for L2, or is stored before its last product is
+// done, holds up all others. While tiles multiply, vectors of numbers have one port instead of two.
 #pragma once
+
+#include <iterator>
+#include <type_traits>
 
 #include "digits.h"
 
@@ -21,77 +26,169 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-constexpr int64_t kUnitRows = 2 * kDigitRows, kUnitColumns = kDigitRows;  // of one product
-constexpr int64_t kUnit = kUnitRows * kUnitColumns;
+// A product of digit `left` of a block of rows x and digit sum − left of the rows y.
+struct DigitPair {
+  int sum, left, block;
+};
 
-// Depth of a piece: as many numbers again as L1 holds in digits of 32 rows and 16 columns. A sum stays below 2³¹ by far.
+// Order of the products, those of the late sums (from kLate on) last, and which tiles take part.
 template <class T>
-constexpr int64_t kPieceDepth = sizeof(T) == 4 ? 512 : 256;
+struct DigitPlan;
 
-// Two left blocks (or one), one right block, and a piece of their depth.
+// Two blocks of rows, all sums at once.
+template <>
+struct DigitPlan<float> {
+  static constexpr int kBlocks = 2, kLate = 12, kAsides = 12, kLeftTile = 6;
+  static constexpr DigitPair kOrder[] = {{1, 1, 0}, {1, 1, 1}, {2, 2, 1}, {2, 2, 0}, {0, 0, 0}, {0, 0, 1},
+                                         {2, 1, 1}, {2, 1, 0}, {1, 0, 0}, {1, 0, 1}, {2, 0, 1}, {2, 0, 0}};
+  static constexpr int sum_tile(DigitPair p) { return 2 * p.sum + p.block; }
+  static constexpr int right_tile(int) { return 7; }
+};
+
+// One block. Sums 3 … 6 come first, the others in their tiles. A left digit goes with all its right ones at once; the next
+// left digit needs the same ones but for the last, so that three tiles hold them.
+template <>
+struct DigitPlan<double> {
+  static constexpr int kBlocks = 1, kLate = 22, kAsides = 16, kLeftTile = 7;
+  static constexpr DigitPair kOrder[] = {{6, 0, 0}, {5, 0, 0}, {4, 0, 0}, {3, 0, 0}, {6, 1, 0}, {5, 1, 0}, {4, 1, 0},
+                                         {3, 1, 0}, {6, 2, 0}, {5, 2, 0}, {4, 2, 0}, {3, 2, 0}, {6, 3, 0}, {5, 3, 0},
+                                         {4, 3, 0}, {3, 3, 0}, {6, 4, 0}, {5, 4, 0}, {4, 4, 0}, {6, 5, 0}, {5, 5, 0},
+                                         {6, 6, 0}, {2, 0, 0}, {1, 0, 0}, {0, 0, 0}, {2, 1, 0}, {1, 1, 0}, {2, 2, 0}};
+  static constexpr int sum_tile(DigitPair p) { return p.sum >= 3 ? 6 - p.sum : p.sum + 1; }
+  static constexpr int right_tile(int digit) { return 4 + digit % 3; }
+};
+
+// Rows and columns of a unit of products.
+template <class T>
+constexpr int64_t kUnitRows = DigitPlan<T>::kBlocks * kDigitRows;
+constexpr int64_t kUnitColumns = kDigitRows;
+
+// k blocks that one unit goes through before the next has its turn: what both read stays in L1 for so long.
+template <class T>
+constexpr int64_t kTurn = sizeof(T) == 4 ? 8 : 4;
+
+// Left blocks (the same twice, if there is one) and a right one, from some k on.
+template <class T>
 struct DigitOperands {
   const std::int8_t *left, *next, *right;  // tiles
   int64_t k_blocks;
-};
 
-// The sums s = High and, if Low is not High, s = Low = High − 1, of Blocks blocks of rows: tmm0 and tmm1 hold those of
-// Low, tmm2 and tmm3 those of High. Left digits pass through tmm4 and tmm5. A right digit is used twice if there are two
-// sums, in turns of tmm6 and tmm7.
-template <class T, int Low, int High, int Blocks>
-struct Diagonals {
-  static constexpr int S = kDigits<T>;
-
-  template <int d>
-  NTKFAST_INLINE static void add_from(const std::int8_t* left, const std::int8_t* next, const std::int8_t* right,
-                                      const Aside& aside) {
-    constexpr int high = High - d, low = Low - d;
-    if constexpr (Low == High || d == 0) load_tile<6 + high % 2>(right + high * kDigitTile, 64);
-    load_tile<4>(left + d * kDigitTile, 64);
-    if constexpr (Blocks == 2) load_tile<5>(next + d * kDigitTile, 64);
-    dot_bytes<2, 4, 6 + high % 2>();
-    if constexpr (Blocks == 2) dot_bytes<3, 5, 6 + high % 2>();
-    if constexpr (Low < High && low >= 0) {
-      load_tile<6 + low % 2>(right + low * kDigitTile, 64);
-      dot_bytes<0, 4, 6 + low % 2>();
-      if constexpr (Blocks == 2) dot_bytes<1, 5, 6 + low % 2>();
-    }
-    aside();
-    if constexpr (d < High) add_from<d + 1>(left, next, right, aside);
-  }
-
-  static void sum(const DigitOperands& p, std::int32_t* sums, const Aside& aside) {
-    clear_tile<2>(), clear_tile<3>();
-    if constexpr (Low < High) clear_tile<0>(), clear_tile<1>();
-    for (int64_t k = 0; k < p.k_blocks; ++k) {
-      const int64_t at = k * S * kDigitTile;
-      add_from<0>(p.left + at, p.next + at, p.right + at, aside);
-    }
-    const auto store = [&](auto tile, int s, int64_t block) {
-      store_tile<tile>(sums + s * kUnit + block * kUnit / 2, 4 * kUnitColumns);
-    };
-    store(std::integral_constant<int, 2>{}, High, 0);
-    if constexpr (Blocks == 2) store(std::integral_constant<int, 3>{}, High, 1);
-    if constexpr (Low == High) return;
-    store(std::integral_constant<int, 0>{}, Low, 0);
-    if constexpr (Blocks == 2) store(std::integral_constant<int, 1>{}, Low, 1);
+  DigitOperands at(int64_t k) const {
+    const int64_t tiles = k * kDigits<T> * kDigitTile;
+    return {left + tiles, next + tiles, right + tiles, k_blocks - k};
   }
 };
-
-// sums (S, 32, 16) of a piece. The aside is called digit_steps times.
-template <class T, int Blocks>
-void digit_sums(const DigitOperands& p, std::int32_t* sums, const Aside& aside) {
-  if constexpr (kDigits<T> == 7) {
-    Diagonals<T, 5, 6, Blocks>::sum(p, sums, aside);
-    Diagonals<T, 3, 4, Blocks>::sum(p, sums, aside);
-  }
-  Diagonals<T, 1, 2, Blocks>::sum(p, sums, aside);
-  Diagonals<T, 0, 0, Blocks>::sum(p, sums, aside);
-}
 
 template <class T>
-constexpr int64_t digit_steps(int64_t k_blocks) {
-  return k_blocks * (kDigits<T> == 7 ? 16 : 4);
-}
+class DigitUnit {
+  using Plan = DigitPlan<T>;
+  static constexpr int kPairs = int(std::size(Plan::kOrder)), kLate = Plan::kLate;
+
+ public:
+  static constexpr int64_t kSize = kUnitRows<T> * kUnitColumns;  // of each sum
+
+  // sums (S, kUnitRows, kUnitColumns) = more ? sums : 0, + those of the operands. aside(0 … kAsides − 1) is called while
+  // the first k block is at work.
+  template <class Aside>
+  NTKFAST_INLINE static void sum(const DigitOperands<T>& p, bool more, std::int32_t* sums, const Aside& aside) {
+    const int64_t last = p.k_blocks - 1;
+    if (last == 0) return add<0, kPairs, kStartEarly | kStartLate | kStoreEarly | kStoreLate>(p, more, sums, aside);
+    const auto nothing = [](auto) {};
+    add<0, kLate, kStartEarly>(p, more, sums, [&](auto share) NTKFAST_INLINE_LAMBDA {
+      aside(share);
+      fetch<share>(p.at(1));
+    });
+    for (int64_t k = 1; k < last; ++k) {
+      const DigitOperands<T> soon = p.at(k + 1);
+      add<0, kLate, 0>(p.at(k), more, sums, [&](auto share) NTKFAST_INLINE_LAMBDA { fetch<share>(soon); });
+    }
+    add<0, kPairs, kStartLate | kStoreEarly>(p.at(last), more, sums, nothing);
+    if constexpr (kLate < kPairs) {
+      for (int64_t k = 1; k < last; ++k) add<kLate, kPairs, 0>(p.at(k), more, sums, nothing);
+      add<kLate, kPairs, kStoreLate>(p, more, sums, nothing);
+    }
+  }
+
+ private:
+  // What becomes of sums in a run through products of one k block.
+  enum Steps { kStartEarly = 1, kStartLate = 2, kStoreEarly = 4, kStoreLate = 8 };
+  static constexpr int kStoreDelay = 3;  // products between the last of a sum and its way to memory
+
+  static constexpr DigitPair pair(int i) { return Plan::kOrder[i]; }
+  static constexpr int right_digit(int i) { return pair(i).sum - pair(i).left; }
+  static constexpr bool same_sum(int i, int j) { return pair(i).sum == pair(j).sum && pair(i).block == pair(j).block; }
+
+  static constexpr bool is_first(int i) {
+    for (int j = 0; j < i; ++j)
+      if (same_sum(i, j)) return false;
+    return true;
+  }
+  static constexpr bool is_last(int i) {
+    for (int j = i + 1; j < kPairs; ++j)
+      if (same_sum(i, j)) return false;
+    return true;
+  }
+  static constexpr bool holds_left(int i, int begin) {
+    return i > begin && pair(i - 1).left == pair(i).left && pair(i - 1).block == pair(i).block;
+  }
+  static constexpr bool holds_right(int i, int begin) {
+    for (int j = i - 1; j >= begin; --j)
+      if (Plan::right_tile(right_digit(j)) == Plan::right_tile(right_digit(i))) return right_digit(j) == right_digit(i);
+    return false;
+  }
+
+  static std::int32_t* place(int i, std::int32_t* sums) {
+    return sums + pair(i).sum * kSize + pair(i).block * kDigitRows * kUnitColumns;
+  }
+
+  // A share of a k block's lines, on their way from L2 to L1.
+  template <int share>
+  NTKFAST_INLINE static void fetch(const DigitOperands<T>& p) {
+    constexpr int kLines = kDigits<T> * int(kDigitTile) / 64;
+    constexpr int from = share * kLines / Plan::kAsides, to = (share + 1) * kLines / Plan::kAsides;
+#pragma GCC unroll 16
+    for (int line = from; line < to; ++line) {
+      __builtin_prefetch(p.left + 64 * line);
+      if constexpr (Plan::kBlocks == 2) __builtin_prefetch(p.next + 64 * line);
+      __builtin_prefetch(p.right + 64 * line);
+    }
+  }
+
+  template <int i, int steps>
+  NTKFAST_INLINE static void start(bool more, std::int32_t* sums) {
+    if constexpr (is_first(i) && (steps & (i < kLate ? kStartEarly : kStartLate)) != 0) {
+      if (more) load_tile<Plan::sum_tile(pair(i))>(place(i, sums), 4 * kUnitColumns);
+      else clear_tile<Plan::sum_tile(pair(i))>();
+    }
+  }
+  template <int i, int end, int steps>
+  NTKFAST_INLINE static void store(std::int32_t* sums) {
+    if constexpr (i >= 0 && i < end) {
+      if constexpr (is_last(i) && (steps & (i < kLate ? kStoreEarly : kStoreLate)) != 0)
+        store_tile<Plan::sum_tile(pair(i))>(place(i, sums), 4 * kUnitColumns);
+    }
+  }
+
+  // The products begin … end − 1 of one k block, from i on.
+  template <int begin, int end, int steps, int i = begin, class Aside>
+  NTKFAST_INLINE static void add(const DigitOperands<T>& p, bool more, std::int32_t* sums, const Aside& aside) {
+    if constexpr (i < end) {
+      constexpr int right = Plan::right_tile(right_digit(i)), at = i - begin;
+      start<i, steps>(more, sums);
+      if constexpr (!holds_left(i, begin))
+        load_tile<Plan::kLeftTile>((pair(i).block ? p.next : p.left) + pair(i).left * kDigitTile, 64);
+      if constexpr (!holds_right(i, begin)) load_tile<right>(p.right + right_digit(i) * kDigitTile, 64);
+      dot_bytes<Plan::sum_tile(pair(i)), Plan::kLeftTile, right>();
+      constexpr int share = at * Plan::kAsides / (end - begin);
+      if constexpr (share != (at + 1) * Plan::kAsides / (end - begin)) aside(std::integral_constant<int, share>{});
+      store<i - kStoreDelay, end, steps>(sums);
+      add<begin, end, steps, i + 1>(p, more, sums, aside);
+    } else if constexpr (i < end + kStoreDelay) {
+      store<i - kStoreDelay, end, steps>(sums);
+      add<begin, end, steps, i + 1>(p, more, sums, aside);
+    }
+  }
+};
 
 NTKFAST_INLINE Vec<float> whole_numbers(const std::int32_t* p, float) {
   return (Vec<float>)_mm512_cvtepi32_ps(_mm512_loadu_si512(p));
@@ -105,8 +202,8 @@ template <class T>
 NTKFAST_INLINE Vec<T> product_of(const std::int32_t* sums, Vec<T> exponents) {
   Vec<T> v = whole_numbers(sums, T(0));
 #pragma GCC unroll 6
-  for (int s = 1; s < kDigits<T>; ++s) v = fma<Vec<T>>(v, T(256), whole_numbers(sums + s * kUnit, T(0)));
-  return scaled(v, exponents + T(8 * (kDigits<T> - 1)));
+  for (int s = 1; s < kDigits<T>; ++s) v = fma<Vec<T>>(v, T(256), whole_numbers(sums + s * DigitUnit<T>::kSize, T(0)));
+  return scaled(v, exponents);
 }
 
 }  // namespace

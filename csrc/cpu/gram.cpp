@@ -10,37 +10,51 @@
 //
 // Inside, rows are component-major (all points of one component stand together), so that a tile has one set of
 // channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on from
-// there, all of them for a block of tiles before its sums return to K. Where the columns are more than a chunk, K is
-// passed over once for each chunk. A symmetric K computes the pairs whose first row is not before the second, and writes
+// there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of rows
+// meets all of them before it leaves L2. Where the columns are more than a chunk, K is passed over once for each chunk. A symmetric K computes the pairs whose first row is not before the second, and writes
 // them twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Points first … first + count − 1 of one part, count ≤ kPanel.
+// Panels of a task.
+constexpr int kTaskPanels = 2;
+template <class T>
+constexpr int64_t kTaskColumns = kTaskPanels * kPanel<T>;
+
+// Points first … first + count − 1 of one part.
 struct PanelOf {
   int part;
   int64_t first, count;
 };
 
 template <class T>
-PanelOf panel_at(const Side<T>& side, int64_t task) {
+PanelOf columns_of_task(const Side<T>& side, int64_t task) {
   int part = 0;
   for (;; ++part) {
-    const int64_t panels = ceil_div(side.group_of(part).n, kPanel<T>);
-    if (task < panels) break;
-    task -= panels;
+    const int64_t tasks = ceil_div(side.group_of(part).n, kTaskColumns<T>);
+    if (task < tasks) break;
+    task -= tasks;
   }
-  const int64_t first = task * kPanel<T>, left = side.group_of(part).n - first;
-  return {part, first, left < kPanel<T> ? left : kPanel<T>};
+  const int64_t first = task * kTaskColumns<T>, left = side.group_of(part).n - first;
+  return {part, first, left < kTaskColumns<T> ? left : kTaskColumns<T>};
 }
 
 template <class T>
-int64_t panel_count(const Side<T>& side) {
+int64_t task_count(const Side<T>& side) {
   int64_t total = 0;
-  for (int part = 0; part < side.parts; ++part) total += ceil_div(side.group_of(part).n, kPanel<T>);
+  for (int part = 0; part < side.parts; ++part) total += ceil_div(side.group_of(part).n, kTaskColumns<T>);
   return total;
+}
+
+// Runs body(panel, its index) for the panels of a task.
+template <class T, class Body>
+void for_each_panel(PanelOf task, const Body& body) {
+  for (int64_t j = 0; j < task.count; j += kPanel<T>) {
+    const int64_t left = task.count - j;
+    body(PanelOf{task.part, task.first + j, left < kPanel<T> ? left : int64_t(kPanel<T>)}, j / kPanel<T>);
+  }
 }
 
 // Runs body(entry of K, entry of the tile) for `count` of either that stand so far apart.
@@ -52,24 +66,26 @@ void for_each_entry(T* k, int64_t k_stride, T* tile, int64_t tile_stride, int64_
     for (int64_t i = 0; i < count; ++i) body(k[i * k_stride], tile[i * tile_stride]);
 }
 
-// Runs body(part, first, count) for the strips of x that pair with a panel: all of them, or one triangle.
+// Runs body(part, first, count) for the strips of x that pair with a task: all of them, or one triangle.
 template <class T, class Body>
-void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf panel, const Body& body) {
-  for (int part = p.symmetric ? panel.part : 0; part < x.parts; ++part) {
+void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body& body) {
+  for (int part = p.symmetric ? task.part : 0; part < x.parts; ++part) {
     const int64_t n = x.group_of(part).n;
-    for (int64_t first = p.symmetric && part == panel.part ? panel.first : 0; first < n; first += kStripRows<T>)
+    for (int64_t first = p.symmetric && part == task.part ? task.first : 0; first < n; first += kStripRows<T>)
       body(part, first, n - first < kStripRows<T> ? n - first : kStripRows<T>);
   }
 }
 
-// Strips of x that are summed together against one panel of y: all layers pass over them before K is touched again.
-constexpr int kBlockStrips = 64;
+// Strips of x that are summed together against the panels of a task: all layers pass over them before K is touched again.
+constexpr int kBlockStrips = 32;
+
+struct Strip {
+  int part;
+  int64_t first, count;
+};
 
 struct Block {
-  struct {
-    int part;
-    int64_t first, count;
-  } strip[kBlockStrips];
+  Strip strip[kBlockStrips];
   int size = 0;
 };
 
@@ -97,22 +113,26 @@ class Pass {
   // K = (first ? 0 : K) + the chunk's product + (last ? all structured layers : 0).
   void run(const Chunk<T>& chunk, bool first, bool last, const Parallel& parallel) const {
     if (last) left_.split(parallel);
-    const int64_t sums_size = kBlockStrips * kStrip<T>, chunk_size = chunk.depth * kPanel<T>;
-    const int64_t size = sums_size + chunk_size + a_size_ + d_size_;
+    const int64_t sums_size = kTaskPanels * kPanelSums, chunk_size = chunk.depth * kPanel<T>;
+    const int64_t size = sums_size + chunk_size + kTaskPanels * (a_size_ + d_size_);
     const Buffer<T> memory(parallel.threads * size);
-    for_each_task(parallel, panel_count(y_), [&](int64_t task, int slot) {
-      const PanelOf panel = panel_at(y_, task);
+    for_each_task(parallel, task_count(y_), [&](int64_t index, int slot) {
+      const PanelOf task = columns_of_task(y_, index);
       T* sums = memory.get() + slot * size;
       Block block;
       const auto complete = [&] {
-        start_block(panel, block, first, sums);
-        if (chunk.depth > 0) add_chunk(panel, block, chunk, sums + sums_size, sums);
-        if (last) add_structured(panel, block, sums + sums_size + chunk_size, sums);
-        for_block(panel, block, sums, [](T& k, T sum) { k = sum; });
-        if (last && p_.symmetric) mirror(panel, block, sums);
+        for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+          start_block(panel, block, first, sums + j * kPanelSums);
+          if (chunk.depth > 0) add_chunk(panel, block, chunk, sums + sums_size, sums + j * kPanelSums);
+        });
+        if (last) add_structured(task, block, sums + sums_size + chunk_size, sums);
+        for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+          for_block(panel, block, sums + j * kPanelSums, [](T& k, T sum) { k = sum; });
+          if (last && p_.symmetric) mirror(panel, block, sums + j * kPanelSums);
+        });
         block.size = 0;
       };
-      for_each_strip(p_, x_, panel, [&](int part, int64_t start, int64_t count) {
+      for_each_strip(p_, x_, task, [&](int part, int64_t start, int64_t count) {
         block.strip[block.size++] = {part, start, count};
         if (block.size == kBlockStrips) complete();
       });
@@ -121,11 +141,19 @@ class Pass {
   }
 
  private:
+  static constexpr int64_t kPanelSums = kBlockStrips * kStrip<T>;
+
+  // Not where all of it is above the diagonal of a symmetric K.
+  bool meet(PanelOf panel, const Strip& strip) const {
+    return !p_.symmetric || strip.part != panel.part || strip.first + strip.count > panel.first;
+  }
+
   template <class Body>
   void for_block(PanelOf panel, const Block& block, T* sums, const Body& body) const {
     const int64_t columns = y_.index(panel.part, panel.first), stride = y_.group_of(panel.part).components;
     for (int s = 0; s < block.size; ++s) {
-      const auto& strip = block.strip[s];
+      const Strip& strip = block.strip[s];
+      if (!meet(panel, strip)) continue;
       for (int64_t r = 0; r < strip.count; ++r)
         for_each_entry(p_.out + x_.index(strip.part, strip.first + r) * y_.rows + columns, stride,
                        sums + s * kStrip<T> + r * kPanel<T>, 1, panel.count, body);
@@ -135,7 +163,8 @@ class Pass {
   // The other triangle, from what is below the diagonal, and while it is in cache.
   void mirror(PanelOf panel, const Block& block, T* sums) const {
     for (int s = 0; s < block.size; ++s) {
-      const auto& strip = block.strip[s];
+      const Strip& strip = block.strip[s];
+      if (!meet(panel, strip)) continue;
       const int64_t rows = x_.index(strip.part, strip.first), stride = x_.group_of(strip.part).components;
       for (int64_t j = 0; j < panel.count; ++j) {
         const int64_t above = strip.part == panel.part ? panel.first + j + 1 - strip.first : 0;
@@ -158,33 +187,53 @@ class Pass {
     by_vectors::pack_rows<T>(chunk.jy + (y_.row.get()[panel.part] + panel.first) * depth, depth, panel.count, depth,
                              T(1), packed);
     for (int s = 0; s < block.size; ++s) {
-      const auto& strip = block.strip[s];
+      const Strip& strip = block.strip[s];
+      if (!meet(panel, strip)) continue;
       by_vectors::panel_product<true, false>(strip.count, chunk.jx + (x_.row.get()[strip.part] + strip.first) * depth,
                                              depth, packed, kPanel<T>, depth, sums + s * kStrip<T>, kPanel<T>);
     }
   }
 
-  void add_structured(PanelOf panel, const Block& block, T* packed_a, T* sums) const {
-    T* packed_d = packed_a + a_size_;
-    const int channels = y_.component_of(panel.part).channels;
+  void add_structured(PanelOf task, const Block& block, T* packed_a, T* sums) const {
+    T* packed_d = packed_a + kTaskPanels * a_size_;
+    const int channels = y_.component_of(task.part).channels;
     StripNumbers<T> numbers;
-    DigitPipeline<T> pipeline(numbers);
+    DigitPipeline<T> pipeline;
     for (int l = 0; l < p_.x.layers; ++l) {
       if (!is_structured(p_, l)) continue;
       const Layer<T>& layer = p_.x.layer[l];
-      for (int e = 0; e < channels; ++e) {
-        pack_channel(y_.A(l, panel.part, e) + panel.first * layer.n_in, panel.count, layer.n_in,
-                     packed_a + e * channel_size<T>(layer.n_in));
-        pack_channel(y_.D(l, panel.part, e) + panel.first * layer.n_out, panel.count, layer.n_out,
-                     packed_d + e * channel_size<T>(layer.n_out));
-      }
+      for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+        pack_layer(l, panel, packed_a + j * a_size_, packed_d + j * d_size_);
+      });
       for (int s = 0; s < block.size; ++s) {
-        const auto& strip = block.strip[s];
-        const StripPair<T> pair{left_,       y_,          strip.part,  panel.part, strip.first,
-                                strip.count, panel.first, panel.count, packed_a,   packed_d};
-        numbers.total = sums + s * kStrip<T>;
-        StripLayer<T>(layer, l, pair, numbers, pipeline).add(x_.component_of(strip.part).channels, channels);
+        const Strip& strip = block.strip[s];
+        for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+          if (!meet(panel, strip)) return;
+          const StripPair<T> pair{left_,
+                                  y_,
+                                  strip.part,
+                                  panel.part,
+                                  strip.first,
+                                  strip.count,
+                                  panel.first,
+                                  panel.count,
+                                  packed_a + j * a_size_,
+                                  packed_d + j * d_size_};
+          numbers.total = sums + j * kPanelSums + s * kStrip<T>;
+          StripLayer<T>(layer, l, pair, numbers, pipeline).add(x_.component_of(strip.part).channels, channels);
+        });
       }
+    }
+  }
+
+  // All channels of a panel of y.
+  void pack_layer(int l, PanelOf panel, T* packed_a, T* packed_d) const {
+    const Layer<T>& layer = p_.x.layer[l];
+    for (int e = 0; e < y_.component_of(panel.part).channels; ++e) {
+      pack_channel(y_.A(l, panel.part, e) + panel.first * layer.n_in, panel.count, layer.n_in,
+                   packed_a + e * channel_size<T>(layer.n_in));
+      pack_channel(y_.D(l, panel.part, e) + panel.first * layer.n_out, panel.count, layer.n_out,
+                   packed_d + e * channel_size<T>(layer.n_out));
     }
   }
 

@@ -24,6 +24,7 @@
 #endif
 
 #define NTKFAST_INLINE inline __attribute__((always_inline))
+#define NTKFAST_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace ntkfast::NTKFAST_ISA {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../workspace.h"
-#include "gram_strip.h"
+#include "digit_pipeline.h"
 
 using namespace ntkfast::NTKFAST_ISA;
 
@@ -34,16 +34,16 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, const T* a, const 
   const MatrixTiles tiles;
   const Buffer<T> left(ceil_div(M, kDigitRows) * block_size<T>(K)), right(ceil_div(N, kDigitRows) * block_size<T>(K));
   const Rows<T> x = in_digits(a, M, K, false, left.get()), y = in_digits(b, N, K, true, right.get());
-  StripNumbers<T> numbers;
-  DigitPipeline<T> pipeline(numbers);
+  alignas(64) T products[kStrip<T>];
+  DigitPipeline<T> pipeline;
   for (std::int64_t r = 0; r < M; r += kStripRows<T>)
-    for (std::int64_t j = 0; j < N; j += kDigitRows) {
-      const std::int64_t rows = std::min(kStripRows<T>, M - r), columns = std::min(kDigitRows, N - j);
-      const Rows<T> block{b + j * K, K, y.packed + j / kDigitRows * block_size<T>(K)};
-      pipeline.multiply(x, r, rows, block, columns, numbers.inputs, nullptr);
+    for (std::int64_t j = 0; j < N; j += kPanel<T>) {
+      const std::int64_t rows = std::min(kStripRows<T>, M - r), columns = std::min(std::int64_t(kPanel<T>), N - j);
+      const Rows<T> panel{b + j * K, K, y.packed + j / kDigitRows * block_size<T>(K)};
+      pipeline.multiply(x, r, rows, panel, columns, {products});
       pipeline.flush();
       for (std::int64_t i = 0; i < rows; ++i)
-        std::memcpy(c + (r + i) * N + j, numbers.inputs + i * kPanel<T>, columns * sizeof(T));
+        std::memcpy(c + (r + i) * N + j, products + i * kPanel<T>, columns * sizeof(T));
     }
 }
 
