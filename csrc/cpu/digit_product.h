@@ -88,21 +88,28 @@ class DigitUnit {
   static constexpr int64_t kSize = kUnitRows<T> * kUnitColumns;  // of each sum
 
   // sums (S, kUnitRows, kUnitColumns) = more ? sums : 0, + those of the operands. aside(0 … kAsides − 1) is called while
-  // the first k block is at work.
+  // the first k block is at work, or the first two.
   template <class Aside>
   NTKFAST_INLINE static void sum(const DigitOperands<T>& p, bool more, std::int32_t* sums, const Aside& aside) {
     const int64_t last = p.k_blocks - 1;
     if (last == 0) return add<0, kPairs, kStartEarly | kStartLate | kStoreEarly | kStoreLate>(p, more, sums, aside);
     const auto nothing = [](auto) {};
     add<0, kLate, kStartEarly>(p, more, sums, [&](auto share) NTKFAST_INLINE_LAMBDA {
-      aside(share);
+      every_second<share, 0>(aside);
       fetch<share>(p.at(1));
     });
-    for (int64_t k = 1; k < last; ++k) {
-      const DigitOperands<T> soon = p.at(k + 1);
-      add<0, kLate, 0>(p.at(k), more, sums, [&](auto share) NTKFAST_INLINE_LAMBDA { fetch<share>(soon); });
+    const auto rest = [&](auto share) NTKFAST_INLINE_LAMBDA { every_second<share, Plan::kAsides / 2>(aside); };
+    if (last == 1) {
+      add<0, kPairs, kStartLate | kStoreEarly>(p.at(1), more, sums, rest);
+    } else {
+      add<0, kLate, 0>(p.at(1), more, sums, [&](auto share) NTKFAST_INLINE_LAMBDA {
+        rest(share);
+        fetch<share>(p.at(2));
+      });
+      for (int64_t k = 2; k < last; ++k)
+        add<0, kLate, 0>(p.at(k), more, sums, [&](auto share) NTKFAST_INLINE_LAMBDA { fetch<share>(p.at(k + 1)); });
+      add<0, kPairs, kStartLate | kStoreEarly>(p.at(last), more, sums, nothing);
     }
-    add<0, kPairs, kStartLate | kStoreEarly>(p.at(last), more, sums, nothing);
     if constexpr (kLate < kPairs) {
       for (int64_t k = 1; k < last; ++k) add<kLate, kPairs, 0>(p.at(k), more, sums, nothing);
       add<kLate, kPairs, kStoreLate>(p, more, sums, nothing);
@@ -139,6 +146,11 @@ class DigitUnit {
 
   static std::int32_t* place(int i, std::int32_t* sums) {
     return sums + pair(i).sum * kSize + pair(i).block * kDigitRows * kUnitColumns;
+  }
+
+  template <int share, int first, class Aside>
+  NTKFAST_INLINE static void every_second(const Aside& aside) {
+    if constexpr (share % 2 == 1) aside(std::integral_constant<int, first + share / 2>{});
   }
 
   // A share of a k block's lines, on their way from L2 to L1.
