@@ -154,12 +154,15 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
     for axis, (group, by_iteration) in zip(axes, spectrum.items(), strict=True):
         most = 0
         shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(by_iteration)))
-        for shade, (iteration, eigenvalues) in zip(shades, sorted(by_iteration.items()), strict=True):
+        widths = np.linspace(2.6, 0.9, len(by_iteration))  # where curves coincide, the earlier ones still show
+        curves = zip(shades, widths, sorted(by_iteration.items()), strict=True)
+        for shade, width, (iteration, eigenvalues) in curves:
             values = np.asarray(eigenvalues)
             values = values[values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)]
             most = max(most, len(values))
             marker = "." if len(values) < 10 else None
-            axis.loglog(np.arange(1, len(values) + 1), values, color=shade, marker=marker, label=_grouped(iteration))
+            style = {"color": shade, "linewidth": width, "marker": marker, "label": _grouped(iteration)}
+            axis.loglog(np.arange(1, len(values) + 1), values, **style)
         name = rf"K_{{{symbol(group)}}}" if group else "K"
         axis.set(title=rf"eigenvalues of ${name}$", xlabel="index")
         if most < 10:

@@ -51,6 +51,15 @@ def test_inputs_of_which_many_are_the_same_number(dtype: torch.dtype):
     assert close(ntk.gram(net, x, ntk.value), reference.gram(double(net), x.double(), ntk.value), dtype)
 
 
+@pytest.mark.parametrize("wrt", ["0.*", "*.weight", "*.bias", "2.*"])
+@pytest.mark.parametrize("method", ["structured", "explicit"])
+def test_a_kernel_that_overflows_is_infinite(method: str, wrt: str):
+    net = nn.Sequential(nn.Linear(2, 256), nn.Tanh(), nn.Linear(256, 1))
+    large = ntk.residual("t", "x")(lambda u: 1e25 * u.value)
+    x = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
+    assert ntk.gram(net, x, large, method=method, wrt=wrt).diagonal().isposinf().all()
+
+
 @pytest.mark.parametrize("point", [0, 40, 82])
 def test_rows_that_are_not_finite_stay_alone(point: int, dtype: torch.dtype):
     """A net that overflows at one point: everything about the other points is as without it."""

@@ -27,7 +27,9 @@ struct Destination {
   template <bool adds>
   NTKFAST_INLINE void take(int64_t at, Vec<T> product) const {
     if constexpr (!adds) store<T>(to + at, product);
-    else store<T>(to + at, load<T>(to + at) + (weight * load<T>(inputs + at) + bias) * product);
+    else
+      store<T>(to + at, fma<Vec<T>>(fma<Vec<T>>(Vec<T>{} + weight, load<T>(inputs + at), Vec<T>{} + bias), product,
+                                    load<T>(to + at)));
   }
 
   // `count` rows.
@@ -72,7 +74,8 @@ class DigitPipeline {
 
     template <bool adds>
     NTKFAST_INLINE void finish_row(int r) const {
-      const T row = (r < kDigitRows ? block : next)[r % kDigitRows];
+      const T* exponents = r < kDigitRows ? block : next;  // g++ 12 with UBSan compiles an unnamed one wrongly
+      const T row = exponents[r % kDigitRows];
       for (int j = 0; j < kUnitColumns; j += kLanes<T>)
         destination.template take<adds>(r * kPanel<T> + j,
                                         product_of<T>(sums + r * kUnitColumns + j, load<T>(column + j) + row));
@@ -131,7 +134,7 @@ class DigitPipeline {
     });
   }
 
-  // The first is preferred, since it is near.
+  // At most kUnits are pending or begun when this is called, so that there is one. The first is preferred: it is in L1.
   Unit& free_unit() {
     int i = 0;
     while (units_[i].busy) ++i;
@@ -148,7 +151,7 @@ class DigitPipeline {
     return first;
   }
 
-  // found_ anew where a number that is not finite takes part.
+  // Computes those entries of found_ anew whose rows have numbers that are not finite.
   void by_multiply_adds(const T* x, const T* left, int64_t count, const Rows<T>& y, int64_t columns) {
     const int64_t K = y.depth, size = block_size<T>(K);
     const Buffer<T> panel(kPanel<T> * K), exact(kStrip<T>);
@@ -163,7 +166,7 @@ class DigitPipeline {
   }
 
   Unit units_[kUnits + 1];  // one more than may be pending
-  Unit* waiting_[kUnits];
+  Unit* waiting_[kUnits] = {};
   int pending_ = 0;
   alignas(64) T found_[kStrip<T>];
 };

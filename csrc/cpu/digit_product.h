@@ -11,7 +11,7 @@
 // x and x' may change places, and rows may be cut as one likes, without changing a bit.
 //
 // What bounds it. A product of tiles begins every 16 cycles and takes 52, so that three others should stand between two
-// that add to the same sum. Few tiles can be under way: one that waits for L2, or is stored before its last product is
+// that add to the same sum, and mostly do. Few tiles can be under way: one that waits for L2, or is stored before its last product is
 // done, holds up all others. While tiles multiply, vectors of numbers have one port instead of two.
 #pragma once
 
@@ -45,8 +45,8 @@ struct DigitPlan<float> {
   static constexpr int right_tile(int) { return 7; }
 };
 
-// One block. Sums 3 … 6 come first, the others in their tiles. A left digit goes with all its right ones at once; the next
-// left digit needs the same ones but for the last, so that three tiles hold them.
+// One block. Sums 3 … 6 come first, the others in their tiles. A left digit goes with all its right ones at once. The next
+// left digit needs them too, but for the first, and one more: three tiles hold them.
 template <>
 struct DigitPlan<double> {
   static constexpr int kBlocks = 1, kLate = 22, kAsides = 16, kLeftTile = 7;

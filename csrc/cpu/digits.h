@@ -2,8 +2,8 @@
 //
 //   x_k = 2^e Σ_d q_dk 256^((S−1)/2−d)      d = 0 … S−1,  −128 ≤ q_dk ≤ 127,  e: the row's exponent
 //
-// Rounded to the nearest such number: S = 3 digits hold the floats of a row to 2⁻²³ of its largest one, S = 7 doubles to
-// 2⁻⁵⁵. An exponent is NaN where a number of the row is not finite; its digits then mean nothing.
+// Rounded to the nearest such number: S = 3 digits hold the floats of a row to 2⁻²³ of its largest one or 1 % more,
+// S = 7 doubles to 2⁻⁵⁵. An exponent is NaN where a number of the row is not finite; its digits then mean nothing.
 //
 // A block is 16 rows: their exponents, then tiles (k blocks, digits), each 64 values of k of one digit. A left tile has
 // a row's digits side by side; a right one is its transpose, fours taken whole. Padded with zeros.

@@ -11,8 +11,8 @@
 // Inside, rows are component-major (all points of one component stand together), so that a tile has one set of
 // channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on from
 // there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of rows
-// meets all of them before it leaves L2. Where the columns are more than a chunk, K is passed over once for each chunk. A symmetric K computes the pairs whose first row is not before the second, and writes
-// them twice.
+// meets all of them before it leaves L2. Where the columns are more than a chunk, K is passed over once for each chunk. Of
+// a symmetric K the strips that reach below the diagonal are computed, and written twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {

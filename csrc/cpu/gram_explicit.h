@@ -35,9 +35,10 @@ void add_jacobian_row(const Layer<T>& layer, const Side<T>& side, int l, int par
     for (int c = 0; c < channels; ++c) {
       const T d = side.D(l, part, c)[i * layer.n_out + m];
       const T* a = side.A(l, part, c) + i * layer.n_in;
-      const T scaled = layer.weight_jacobian * d;
-      for (int64_t k = begin; k < (end < layer.n_in ? end : layer.n_in); ++k) row[k] += scaled * a[k];
-      if (c == 0 && end == period && begin <= layer.n_in) row[layer.n_in] = layer.bias_jacobian * d;
+      const T weight = layer.weight_jacobian, bias = layer.bias_jacobian;  // zero times infinity must not be added
+      for (int64_t k = begin; weight != T(0) && k < (end < layer.n_in ? end : layer.n_in); ++k)
+        row[k] += weight * d * a[k];
+      if (bias != T(0) && c == 0 && end == period && begin <= layer.n_in) row[layer.n_in] = bias * d;
     }
   }
 }

@@ -35,8 +35,9 @@ void pack_channel(const T* rows, int64_t count, int64_t K, T* packed) {
 
 // ---- the strip
 
-// Numbers of one strip, (kStripRows, kPanel) each: the sums over c < e and c > e, a product, and the factor that a product
-// is multiplied with: two in turn, since one may still be wanted when the next is made.
+// Numbers of one strip, (kStripRows, kPanel) each: the sums over c < e and c > e, a product by vectors, and the factor that
+// a product is multiplied with. Two of those in turn: while a term's second product is pending, its factor is wanted, and
+// vectors may write that of the next term. Units are finished in order, so that two will do.
 template <class T>
 struct StripNumbers {
   alignas(64) T above[kStrip<T>], below[kStrip<T>], product[kStrip<T>], factor[2][kStrip<T>];
@@ -87,7 +88,7 @@ class StripLayer {
     T* factor = numbers_.factor[turn_];
     if (a_digits && !d_digits) {  // what goes on tiles comes last, so that it need not be waited for
       multiply(xd, yd, {factor});
-      if (bias != T(0)) Destination<T>{sum, factor, T(0), bias}.take_all(factor, pair_.x_count);
+      for (int64_t i = 0; bias != T(0) && i < pair_.x_count * kPanel<T>; ++i) sum[i] += bias * factor[i];
       multiply(xa, ya, {sum, factor, weight});
       return;
     }
