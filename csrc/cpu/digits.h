@@ -34,6 +34,7 @@ constexpr double kDigitCost = sizeof(T) == 4 ? 0.5 : 0.8;
 
 // Up to this depth the sums of products of digits stay below 2³¹. ntkfast/tiles.py has it too.
 constexpr int64_t kMaxDigitDepth = 16384;
+static_assert(kDigits<double> * kMaxDigitDepth * 128 * 128 < int64_t(1) << 31);
 
 template <class T>
 bool on_digits(int64_t K) {
