@@ -59,6 +59,17 @@ def test_a_kernel_that_overflows_is_infinite(method: str, wrt: str):
     assert ntk.gram(net, x, large, method=method, wrt=wrt).diagonal().isposinf().all()
 
 
+@pytest.mark.parametrize("wrt", ["0.weight", "0.bias"])
+@pytest.mark.parametrize("method", ["structured", "explicit"])
+def test_what_has_no_part_in_a_kernel_may_be_infinite_times_zero(method: str, wrt: str):
+    """Cotangents that overflow, of a layer of which only the weight or the bias is asked for."""
+    net = nn.Sequential(nn.Linear(2, 256), nn.Tanh(), nn.Linear(256, 1))
+    nn.init.constant_(net[2].weight, 1e30)
+    large = ntk.residual("t", "x")(lambda u: 1e30 * u.value)
+    x = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
+    assert ntk.gram(net, x, large, method=method, wrt=wrt).isposinf().all()
+
+
 @pytest.mark.parametrize("point", [0, 40, 82])
 def test_rows_that_are_not_finite_stay_alone(point: int, dtype: torch.dtype):
     """A net that overflows at one point: everything about the other points is as without it."""

@@ -11,8 +11,8 @@
 // x and x' may change places, and rows may be cut as one likes, without changing a bit.
 //
 // What bounds it. A product of tiles begins every 16 cycles and takes 52, so that three others should stand between two
-// that add to the same sum, and mostly do. Few tiles can be under way: one that waits for L2, or is stored before its last product is
-// done, holds up all others. While tiles multiply, vectors of numbers have one port instead of two.
+// that add to the same sum, and mostly do. Few tiles can be under way: one that waits for L2, or is stored before its last
+// product is done, holds up all others. While tiles multiply, vectors of numbers have one port instead of two.
 #pragma once
 
 #include <iterator>
