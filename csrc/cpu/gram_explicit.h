@@ -22,23 +22,59 @@ int64_t explicit_columns(const Gram<T>& p) {
   return columns;
 }
 
-// Entries from … from + depth − 1 of point i's row of one layer's J, added to zeros.
+// What a layer's J is made of at one point.
 template <class T>
-void add_jacobian_row(const Layer<T>& layer, const Side<T>& side, int l, int part, int64_t i, int64_t from,
-                      int64_t depth, T* to) {
+struct PointFactors {
+  const Layer<T>& layer;
+  const Side<T>& side;
+  int l, part;
+  int64_t i;
+  int channels() const { return side.component_of(part).channels; }
+  const T* A(int c) const { return side.A(l, part, c) + i * layer.n_in; }
+  const T* D(int c) const { return side.D(l, part, c) + i * layer.n_out; }
+};
+
+// Entries from … from + depth − 1 of a point's row of one layer's J, added to zeros; vectors run along rows of W.
+template <class T>
+void add_long_rows(const PointFactors<T>& f, int64_t from, int64_t depth, T* to) {
+  const Layer<T>& layer = f.layer;
   const int64_t period = layer.n_in + 1;
-  const int channels = side.component_of(part).channels;
+  const T weight = layer.weight_jacobian, bias = layer.bias_jacobian;  // zero times infinity must not be added
   for (int64_t m = from / period; m * period < from + depth; ++m) {
     const int64_t begin = m * period < from ? from - m * period : 0;
     const int64_t end = (m + 1) * period > from + depth ? from + depth - m * period : period;
     T* row = to + m * period - from;
-    for (int c = 0; c < channels; ++c) {
-      const T d = side.D(l, part, c)[i * layer.n_out + m];
-      const T* a = side.A(l, part, c) + i * layer.n_in;
-      const T weight = layer.weight_jacobian, bias = layer.bias_jacobian;  // zero times infinity must not be added
+    for (int c = 0; c < f.channels(); ++c) {
+      const T d = f.D(c)[m];
+      const T* a = f.A(c);
       for (int64_t k = begin; weight != T(0) && k < (end < layer.n_in ? end : layer.n_in); ++k)
         row[k] += weight * d * a[k];
       if (bias != T(0) && c == 0 && end == period && begin <= layer.n_in) row[layer.n_in] = bias * d;
+    }
+  }
+}
+
+// The same where rows of W are shorter than a vector: vectors run over its columns, some rows at a time.
+template <class T>
+void add_short_rows(const PointFactors<T>& f, int64_t from, int64_t depth, T* to) {
+  constexpr int kSome = kLanes<T>;
+  const Layer<T>& layer = f.layer;
+  const int64_t period = layer.n_in + 1;
+  const T weight = layer.weight_jacobian, bias = layer.bias_jacobian;
+  T column[kSome][kSome];
+  for (int64_t m = from / period; m * period < from + depth; m += kSome) {
+    const int64_t count = layer.n_out - m < kSome ? layer.n_out - m : kSome;
+    for (int64_t k = 0; k < period; ++k) {
+      Vec<T> sum{};
+      for (int c = 0; k < layer.n_in && weight != T(0) && c < f.channels(); ++c)
+        sum = fma<Vec<T>>(load_up_to<T>(f.D(c) + m, count) * weight, f.A(c)[k], sum);
+      if (k == layer.n_in && bias != T(0)) sum = load_up_to<T>(f.D(0) + m, count) * bias;
+      store<T>(column[k], sum);
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = (m + r) * period - from;  // where it starts among the entries that are asked for
+      const int64_t begin = row < 0 ? -row : 0, end = row + period > depth ? depth - row : period;
+      for (int64_t k = begin; k < end; ++k) to[row + k] = column[k][r];
     }
   }
 }
@@ -59,7 +95,9 @@ void fill_jacobian(const Gram<T>& p, const Side<T>& side, int64_t from, int64_t 
           if (!takes_part(layer) || !p.use_explicit[l]) continue;
           const int64_t columns = columns_of(layer), first = from > start ? from - start : 0;
           const int64_t last = from + depth < start + columns ? from + depth - start : columns;
-          if (first < last) add_jacobian_row(layer, side, l, part, i, first, last - first, to + start + first - from);
+          const PointFactors<T> factors{layer, side, l, part, i};
+          const auto add = layer.n_in < kLanes<T> ? add_short_rows<T> : add_long_rows<T>;
+          if (first < last) add(factors, first, last - first, to + start + first - from);
           start += columns;
         }
       }

@@ -89,22 +89,19 @@ void pack_columns(const Row& row, int64_t width, int64_t K, const Factor& factor
                load_up_to<T>(row(k) + v * kLanes<T>, width - v * kLanes<T>) * factor(k));
 }
 
-// panel[k][j] = scale W[j, k] for j < width, zero beyond. Blocks of k keep the strided reads in L1.
+// panel[k][j] = scale W[j, k] for j < width, zero beyond: squares of W, turned over in registers.
 template <class T>
 void pack_rows(const T* W, int64_t ldw, int64_t width, int64_t K, T scale, T* panel) {
-  constexpr int64_t kBlock = 16;
-  T block[kBlock][kPanel<T>];
-  for (int64_t k0 = 0; k0 < K; k0 += kBlock) {
-    const int64_t depth = K - k0 < kBlock ? K - k0 : kBlock;
-    for (int64_t j = 0; j < width; ++j) {
-      const T* row = W + j * ldw + k0;
-      for (int64_t k = 0; k < depth; ++k) block[k][j] = scale * row[k];
+  constexpr int kSide = kLanes<T>;
+  for (int64_t k = 0; k < K; k += kSide)
+    for (int64_t j = 0; j < kPanel<T>; j += kSide) {
+      Vec<T> square[kSide];
+      for (int r = 0; r < kSide; ++r)
+        square[r] = j + r < width ? load_up_to<T>(W + (j + r) * ldw + k, K - k) * scale : Vec<T>{};
+      transpose(square);
+      const int depth = K - k < kSide ? static_cast<int>(K - k) : kSide;
+      for (int r = 0; r < depth; ++r) store<T>(panel + (k + r) * kPanel<T> + j, square[r]);
     }
-    for (int64_t k = 0; k < depth; ++k) {
-      T* to = panel + (k0 + k) * kPanel<T>;
-      for (int64_t j = 0; j < kPanel<T>; ++j) to[j] = j < width ? block[k][j] : T(0);
-    }
-  }
 }
 
 }  // namespace by_vectors

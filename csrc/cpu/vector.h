@@ -235,6 +235,33 @@ NTKFAST_INLINE void store_sums(const V* v, Element<V>* to) {
   if constexpr (n > lanes) store_sums<n - lanes>(v + lanes, to + lanes);
 }
 
+// ---- squares
+
+// Lane i of row r becomes lane r of row i: of each two rows that are `distance` apart, halves change places.
+template <int distance, class V>
+NTKFAST_INLINE void exchange(V* row) {
+  constexpr int lanes = kLanesOf<V>;
+  Mask<V> upper{}, lower{};
+  for (int i = 0; i < lanes; ++i) {
+    upper[i] = i & distance ? lanes + i - distance : i;
+    lower[i] = i & distance ? lanes + i : i + distance;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < lanes; ++r) {
+    if (r & distance) continue;
+    const V a = row[r], b = row[r + distance];
+    row[r] = __builtin_shuffle(a, b, upper);
+    row[r + distance] = __builtin_shuffle(a, b, lower);
+  }
+}
+
+template <class V, int lanes, int distance = lanes / 2>
+NTKFAST_INLINE void transpose(V (&row)[lanes]) {
+  static_assert(lanes == kLanesOf<V>, "a square");
+  exchange<distance>(row);
+  if constexpr (distance > 1) transpose<V, lanes, distance / 2>(row);
+}
+
 // Whether a comparison holds in any lane.
 template <class M>
 NTKFAST_INLINE bool any(M mask) {
