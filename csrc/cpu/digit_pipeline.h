@@ -9,11 +9,10 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Rows of a strip.
+// Rows of a strip: whole panels, so that the diagonal of a symmetric K leaves each strip where a panel ends.
+constexpr int64_t kStripRows = 2 * kDigitRows;
 template <class T>
-constexpr int64_t kStripRows = kHasDigits<T> ? 2 * kDigitRows : kTileRows;
-template <class T>
-constexpr int64_t kStrip = kStripRows<T> * kPanel<T>;
+constexpr int64_t kStrip = kStripRows * kPanel<T>;
 
 // What becomes of a product P, all (kStripRows, kPanel):  to = P, or to += (weight inputs + bias) ∘ P where inputs are given.
 template <class T>
@@ -64,7 +63,7 @@ class DigitPipeline {
 
  private:
   static constexpr int kUnits = 2;  // of a strip and a panel; as many may be pending
-  static_assert(kStripRows<T> * kPanel<T> == kUnits * kUnitRows<T> * kUnitColumns);
+  static_assert(kStripRows * kPanel<T> == kUnits * kUnitRows<T> * kUnitColumns);
 
   struct Unit {
     alignas(64) std::int32_t sums[kDigits<T> * DigitUnit<T>::kSize];

@@ -12,7 +12,7 @@
 // channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on from
 // there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of rows
 // meets all of them before it leaves L2. Where the columns are more than a chunk, K is passed over once for each chunk. Of
-// a symmetric K the strips that reach below the diagonal are computed, and written twice.
+// a symmetric K each panel meets the rows from its own first one on, and what lies below the diagonal is written twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -71,13 +71,14 @@ template <class T, class Body>
 void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body& body) {
   for (int part = p.symmetric ? task.part : 0; part < x.parts; ++part) {
     const int64_t n = x.group_of(part).n;
-    for (int64_t first = p.symmetric && part == task.part ? task.first : 0; first < n; first += kStripRows<T>)
-      body(part, first, n - first < kStripRows<T> ? n - first : kStripRows<T>);
+    for (int64_t first = p.symmetric && part == task.part ? task.first : 0; first < n; first += kStripRows)
+      body(part, first, n - first < kStripRows ? n - first : kStripRows);
   }
 }
 
 // Strips of x that are summed together against the panels of a task: all layers pass over them before K is touched again.
-constexpr int kBlockStrips = 32;
+// Panels in digits take longer to make and are made anew for each block.
+constexpr int kBlockStrips = NTKFAST_AMX ? 32 : 16;
 
 struct Strip {
   int part;
@@ -143,9 +144,14 @@ class Pass {
  private:
   static constexpr int64_t kPanelSums = kBlockStrips * kStrip<T>;
 
-  // Not where all of it is above the diagonal of a symmetric K.
-  bool meet(PanelOf panel, const Strip& strip) const {
-    return !p_.symmetric || strip.part != panel.part || strip.first + strip.count > panel.first;
+  static_assert(kStripRows % kPanel<T> == 0, "a strip that a panel's diagonal crosses contains all of the block there");
+
+  // Whether x and y are the same points of the same component.
+  bool same_part(PanelOf panel, const Strip& strip) const { return p_.symmetric && strip.part == panel.part; }
+
+  // The first row of a strip that meets a panel, past its end if none does: of a symmetric K, from the diagonal block on.
+  int64_t first_row(PanelOf panel, const Strip& strip) const {
+    return same_part(panel, strip) && panel.first > strip.first ? panel.first - strip.first : 0;
   }
 
   template <class Body>
@@ -153,8 +159,7 @@ class Pass {
     const int64_t columns = y_.index(panel.part, panel.first), stride = y_.group_of(panel.part).components;
     for (int s = 0; s < block.size; ++s) {
       const Strip& strip = block.strip[s];
-      if (!meet(panel, strip)) continue;
-      for (int64_t r = 0; r < strip.count; ++r)
+      for (int64_t r = first_row(panel, strip); r < strip.count; ++r)
         for_each_entry(p_.out + x_.index(strip.part, strip.first + r) * y_.rows + columns, stride,
                        sums + s * kStrip<T> + r * kPanel<T>, 1, panel.count, body);
     }
@@ -164,10 +169,9 @@ class Pass {
   void mirror(PanelOf panel, const Block& block, T* sums) const {
     for (int s = 0; s < block.size; ++s) {
       const Strip& strip = block.strip[s];
-      if (!meet(panel, strip)) continue;
       const int64_t rows = x_.index(strip.part, strip.first), stride = x_.group_of(strip.part).components;
       for (int64_t j = 0; j < panel.count; ++j) {
-        const int64_t above = strip.part == panel.part ? panel.first + j + 1 - strip.first : 0;
+        const int64_t above = same_part(panel, strip) ? panel.first + j + 1 - strip.first : 0;
         const int64_t r = above > 0 ? above : 0;
         for_each_entry(p_.out + y_.index(panel.part, panel.first + j) * x_.rows + rows + r * stride, stride,
                        sums + s * kStrip<T> + r * kPanel<T> + j, kPanel<T>, strip.count - r,
@@ -188,39 +192,49 @@ class Pass {
                              T(1), packed);
     for (int s = 0; s < block.size; ++s) {
       const Strip& strip = block.strip[s];
-      if (!meet(panel, strip)) continue;
-      by_vectors::panel_product<true, false>(strip.count, chunk.jx + (x_.row.get()[strip.part] + strip.first) * depth,
-                                             depth, packed, kPanel<T>, depth, sums + s * kStrip<T>, kPanel<T>);
+      const int64_t from = first_row(panel, strip), count = strip.count - from;
+      if (count <= 0) continue;
+      by_vectors::panel_product<true, false>(count, chunk.jx + (x_.row.get()[strip.part] + strip.first + from) * depth,
+                                             depth, packed, kPanel<T>, depth, sums + s * kStrip<T> + from * kPanel<T>,
+                                             kPanel<T>);
     }
   }
 
   void add_structured(PanelOf task, const Block& block, T* packed_a, T* sums) const {
     T* packed_d = packed_a + kTaskPanels * a_size_;
-    const int channels = y_.component_of(task.part).channels;
     StripNumbers<T> numbers;
     DigitPipeline<T> pipeline;
     for (int l = 0; l < p_.x.layers; ++l) {
       if (!is_structured(p_, l)) continue;
-      const Layer<T>& layer = p_.x.layer[l];
       for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
         pack_layer(l, panel, packed_a + j * a_size_, packed_d + j * d_size_);
       });
       for (int s = 0; s < block.size; ++s) {
         const Strip& strip = block.strip[s];
         for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
-          if (!meet(panel, strip)) return;
-          const StripPair<T> pair{left_,
-                                  y_,
-                                  strip.part,
-                                  panel.part,
-                                  strip.first,
-                                  strip.count,
-                                  panel.first,
-                                  panel.count,
-                                  packed_a + j * a_size_,
-                                  packed_d + j * d_size_};
-          numbers.total = sums + j * kPanelSums + s * kStrip<T>;
-          StripLayer<T>(layer, l, pair, numbers, pipeline).add(x_.component_of(strip.part).channels, channels);
+          // Rows from … from + count − 1 of the strip.
+          const auto add_rows = [&](int64_t from, int64_t count, bool diagonal) {
+            const StripPair<T> pair{left_,
+                                    y_,
+                                    strip.part,
+                                    panel.part,
+                                    strip.first + from,
+                                    count,
+                                    panel.first,
+                                    panel.count,
+                                    packed_a + j * a_size_,
+                                    packed_d + j * d_size_};
+            numbers.total = sums + j * kPanelSums + s * kStrip<T> + from * kPanel<T>;
+            StripLayer<T>(p_.x.layer[l], l, pair, numbers, pipeline)
+                .add(x_.component_of(strip.part).channels, y_.component_of(panel.part).channels, diagonal);
+          };
+          int64_t from = first_row(panel, strip);
+          if (from >= strip.count) return;
+          if (same_part(panel, strip) && strip.first + from == panel.first) {
+            add_rows(from, panel.count, true);
+            from += panel.count;
+          }
+          if (from < strip.count) add_rows(from, strip.count - from, false);
         });
       }
     }

@@ -97,6 +97,8 @@ class LeftSide {
     return {x_.D(l, part, c), n_out, memory_.get() + d_.get()[l] + block * digit_size(n_out)};
   }
 
+  int64_t points(int part) const { return x_.group_of(part).n; }
+
   void split(const Parallel& parallel) const {
     if (!kHasDigits<T>) return;
     for (int part = 0; part < x_.parts; ++part) {

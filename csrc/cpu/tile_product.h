@@ -24,17 +24,32 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 namespace by_vectors {
 
+// Where a product begins, and what becomes of it: start(r, v) is vector v of row r before the first k, beside(k) runs with
+// each k, finish(r, v, sum) takes the sum after the last one, below(rows) is the same for rows further down. Here: C = or
+// += a B.
+template <class T, bool Accumulate>
+struct Matrix {
+  T* c;
+  int64_t ldc;
+
+  Vec<T> start(int64_t r, int v) const { return Accumulate ? load<T>(c + r * ldc + v * kLanes<T>) : Vec<T>{}; }
+  void beside(int64_t) const {}
+  void finish(int64_t r, int v, Vec<T> sum) const { store<T>(c + r * ldc + v * kLanes<T>, sum); }
+  Matrix below(int64_t rows) const { return {c + rows * ldc, ldc}; }
+};
+
 // KMajor: a[r, k] stands at a[k·lda + r], else at a[r·lda + k]. Only the first Vectors of the panel's two vectors are
-// computed and written.
-template <class T, int R, int Vectors, bool Accumulate, bool KMajor>
-void tile(const T* a, int64_t lda, const T* b, int64_t K, T* c, int64_t ldc) {
+// computed.
+template <class T, int R, int Vectors, bool KMajor, class Out>
+void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out& out) {
   Vec<T> sum[R][Vectors];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v) sum[r][v] = Accumulate ? load<T>(c + r * ldc + v * kLanes<T>) : Vec<T>{};
+    for (int v = 0; v < Vectors; ++v) sum[r][v] = out.start(r, v);
   for (int64_t k = 0; k < K; ++k) {
     Vec<T> row[Vectors];
+    out.beside(k);
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) row[v] = load<T>(b + k * kPanel<T> + v * kLanes<T>);
 #pragma GCC unroll 16
@@ -47,37 +62,37 @@ void tile(const T* a, int64_t lda, const T* b, int64_t K, T* c, int64_t ldc) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v) store<T>(c + r * ldc + v * kLanes<T>, sum[r][v]);
+    for (int v = 0; v < Vectors; ++v) out.finish(r, v, sum[r][v]);
 }
 
-template <class T, bool Accumulate, bool KMajor = false, int Vectors = 2, int R = kTileRows>
-void tile_of(int64_t count, const T* a, int64_t lda, const T* b, int64_t K, T* c, int64_t ldc) {
+template <class T, int Vectors, bool KMajor, class Out, int R = kTileRows>
+void tile_of(int64_t count, const T* a, int64_t lda, const T* b, int64_t K, const Out& out) {
   if constexpr (R == 1) {
-    tile<T, 1, Vectors, Accumulate, KMajor>(a, lda, b, K, c, ldc);
+    tile<T, 1, Vectors, KMajor>(a, lda, b, K, out);
   } else if (count == R) {
-    tile<T, R, Vectors, Accumulate, KMajor>(a, lda, b, K, c, ldc);
+    tile<T, R, Vectors, KMajor>(a, lda, b, K, out);
   } else {
-    tile_of<T, Accumulate, KMajor, Vectors, R - 1>(count, a, lda, b, K, c, ldc);
+    tile_of<T, Vectors, KMajor, Out, R - 1>(count, a, lda, b, K, out);
   }
-}
-
-// Half a panel costs half as much.
-template <class T, bool Accumulate, bool KMajor>
-void tile_of_width(int64_t width, int64_t count, const T* a, int64_t lda, const T* b, int64_t K, T* c, int64_t ldc) {
-  if (width > kLanes<T>) tile_of<T, Accumulate, KMajor, 2>(count, a, lda, b, K, c, ldc);
-  else tile_of<T, Accumulate, KMajor, 1>(count, a, lda, b, K, c, ldc);
 }
 
 // All `rows` rows of a against the first `width` columns of one panel, in tiles of nearly equal height. C may be
-// written up to the panel's next vector.
-template <bool Accumulate, bool KMajor, class T>
-void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t width, int64_t K, T* c, int64_t ldc) {
+// written up to the panel's next vector: half a panel costs half as much.
+template <bool KMajor, class T, class Out>
+void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t width, int64_t K, const Out& out) {
   const int64_t tiles = ceil_div(rows, kTileRows);
   for (int64_t t = 0, r = 0; t < tiles; ++t) {
     const int64_t count = rows / tiles + (t < rows % tiles);
-    tile_of_width<T, Accumulate, KMajor>(width, count, a + r * (KMajor ? 1 : lda), lda, panel, K, c + r * ldc, ldc);
+    const T* first = a + r * (KMajor ? 1 : lda);
+    if (width > kLanes<T>) tile_of<T, 2, KMajor>(count, first, lda, panel, K, out.below(r));
+    else tile_of<T, 1, KMajor>(count, first, lda, panel, K, out.below(r));
     r += count;
   }
+}
+
+template <bool Accumulate, bool KMajor, class T>
+void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t width, int64_t K, T* c, int64_t ldc) {
+  panel_product<KMajor>(rows, a, lda, panel, width, K, Matrix<T, Accumulate>{c, ldc});
 }
 
 // panel[k][j] = factor(k) row(k)[j] for j < width, zero beyond.
