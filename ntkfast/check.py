@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import reference
 from .gram import gram
-from .residual import value
+from .residual import Residual, value
 from .spectrum import in_float64
 from .trace import trace
 
@@ -112,8 +112,7 @@ def _some(name: str, points: Any, residual: Any, most: int, generator: torch.Gen
         raise ValueError(f"check: expected at least one point{f' in group {name!r}' if name else ''}, got none")
     chosen = torch.randperm(n, generator=generator)[:most].sort().values.to(getattr(points, "xy", points).device)
     # Coefficients that are aligned with the points follow them.
-    coefficients = getattr(residual, "coefficients", {})
-    aligned = {key: c[chosen] for key, c in coefficients.items() if isinstance(c, Tensor) and c.ndim > 0}
+    aligned = {key: c[chosen] for key, c in residual.aligned(n).items()} if isinstance(residual, Residual) else {}
     return points[chosen], residual.bind(**aligned) if aligned else residual
 
 

@@ -15,13 +15,18 @@ METHODS = ("auto", "structured", "explicit")
 _CHUNK_BYTES = 8 * 2**20  # of explicit Jacobian columns at a time
 
 
+def mean_channels(cotangent_rows: int, rows: int) -> int:
+    """Channels of a residual row, on average, rounded up: what the cost model knows of components that differ."""
+    return max(1, -(-cotangent_rows // max(rows, 1)))
+
+
 def paths(chain: Chain, x: GroupArgs, y: GroupArgs | None, method: str) -> list[int]:
     """For each layer whether its Jacobian is formed (1) or not (0), by cost unless forced."""
     if method != "auto":
         return [int(method == "explicit")] * len(chain.layers)
     n, m = x.residual_rows, None if y is None else y.residual_rows
-    channels = -(-x.cotangent_rows // max(n, 1))
-    others = channels if y is None else -(-y.cotangent_rows // max(y.residual_rows, 1))
+    channels = mean_channels(x.cotangent_rows, n)
+    others = channels if y is None else mean_channels(y.cotangent_rows, y.residual_rows)
     chosen = gram_paths(chain.widths, channels, n, m, others, depth=gram_depth(chain))
     return [int(path == "explicit") for path in chosen]
 

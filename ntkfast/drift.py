@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,11 +40,11 @@ def kernel_drift(
         start: the network then, such as a ``copy.deepcopy`` made before training; of the same sizes.
         points: (n, d), in the units of the problem; or a dict of groups (points, residual), for the joint kernel.
         residual: what the rows are; not used with a dict of groups.
-        wrt: fnmatch patterns on parameter names; None: all that require grad.
+        wrt: fnmatch patterns on parameter names; None: all of ``net`` that require grad.
         memory: a budget for factors and tiles, bytes or ``"256MB"``; None: 1 GiB.
 
     Returns:
-        0-d, float64. Zero for an empty set.
+        0-d, float64. Zero for an empty set; infinite where K₀ is zero and K is not.
 
     Raises:
         ValueError: what ``ntk.gram`` refuses, networks of different sizes, or a budget below one tile.
@@ -60,7 +61,7 @@ def kernel_drift(
         >>> ntk.kernel_drift(net, copy.deepcopy(net), torch.rand(5, 2))
         tensor(0., dtype=torch.float64)
     """
-    sides = [_Side.of(network, points, residual, wrt) for network in (net, start)]
+    sides = [_Side.of(network, points, residual, wrt) for network in (net, _alike(net, start))]
     now, then = (side.chain.widths for side in sides)
     if now != then:
         raise ValueError(f"kernel_drift: expected networks of the same sizes, got {now} and {then}")
@@ -69,7 +70,7 @@ def kernel_drift(
     for now, then, weight in _tiles(sides, budget):
         change += weight * float((now - then).square().sum())
         size += weight * float(then.square().sum())
-    return torch.tensor((change / size) ** 0.5 if change > 0 else 0.0, dtype=torch.float64)
+    return _relative(change, size)
 
 
 def parameter_drift(net: nn.Module, start: nn.Module) -> Tensor:
@@ -80,7 +81,7 @@ def parameter_drift(net: nn.Module, start: nn.Module) -> Tensor:
         start: the network then, with parameters of the same names and shapes.
 
     Returns:
-        0-d, float64; over all parameters, frozen ones too.
+        0-d, float64; over all parameters, frozen ones too. Infinite where θ₀ is zero and θ is not.
 
     Raises:
         ValueError: parameters of other names or shapes.
@@ -99,7 +100,22 @@ def parameter_drift(net: nn.Module, start: nn.Module) -> Tensor:
         raise ValueError(f"parameter_drift: expected parameters of the same shapes, got {shapes[0]} and {shapes[1]}")
     change = sum(float((p.detach().double() - then[name].detach().double()).square().sum()) for name, p in now.items())
     size = sum(float(p.detach().double().square().sum()) for p in then.values())
-    return torch.tensor((change / size) ** 0.5 if change > 0 else 0.0, dtype=torch.float64)
+    return _relative(change, size)
+
+
+def _relative(change: float, size: float) -> Tensor:
+    # NaN passes.
+    ratio = torch.tensor(change, dtype=torch.float64) / torch.tensor(size, dtype=torch.float64)
+    return ratio.sqrt() if change != 0 else torch.zeros((), dtype=torch.float64)
+
+
+def _alike(net: nn.Module, start: nn.Module) -> nn.Module:
+    """The network at the start, its parameters frozen where those of the network now are: often it is a frozen copy."""
+    asked = {name: p.requires_grad for name, p in net.named_parameters()}
+    start = copy.deepcopy(start)
+    for name, p in start.named_parameters():
+        p.requires_grad_(asked.get(name, p.requires_grad))
+    return start
 
 
 class _Side:

@@ -83,7 +83,7 @@ class Factors:
 
     def layer_diag(self) -> Tensor:
         """The diagonal of K by layers, (layers, N) in float64."""
-        return self._take(self._snapshot.check().layer_diag())
+        return self._take(self._snapshot.check().layer_diag()).clone()
 
     def diag(self, per_block: bool = False) -> Any:
         """The diagonal of K: (N,), with several groups a dict of such by name; `per_block` names the layers inside."""
@@ -158,7 +158,7 @@ class Factors:
         (J v)_i = Σ_c ⟨D_i⁽ᶜ⁾, V A_i⁽ᶜ⁾⟩ + ⟨D_i⁽⁰⁾, v_b⟩
 
         Raises:
-            ValueError: an unknown name or a shape, dtype that differs from the parameter's.
+            ValueError: an unknown name, or a shape, dtype or device that differs from the parameter's.
             TypeError: v is no dict of tensors.
         """
         snapshot = self._snapshot.check()
@@ -169,10 +169,10 @@ class Factors:
             p = parameters[name]
             if not isinstance(tangent, Tensor):
                 raise TypeError(f"jvp: expected a tensor for {name!r}, got {type(tangent).__name__}")
-            if tangent.shape != p.shape or tangent.dtype != p.dtype:
+            if tangent.shape != p.shape or tangent.dtype != p.dtype or tangent.device != p.device:
                 raise ValueError(
-                    f"jvp: expected {tuple(p.shape)} in {p.dtype} for {name!r}, "
-                    f"got {tuple(tangent.shape)} in {tangent.dtype}"
+                    f"jvp: expected {tuple(p.shape)} in {p.dtype} on {p.device} for {name!r}, "
+                    f"got {tuple(tangent.shape)} in {tangent.dtype} on {tangent.device}"
                 )
         nothing = snapshot.args.parameters[0].new_empty(0)
         tangents = []
@@ -216,7 +216,8 @@ class Factors:
             raise TypeError(f"expected a tensor of shape ({self.shape[0]},), got {type(x).__name__}")
         if x.shape != (self.shape[0],) or x.dtype != like.dtype or x.device != like.device:
             raise ValueError(
-                f"expected one number a row, ({self.shape[0]},) in {like.dtype}, got {tuple(x.shape)} in {x.dtype}"
+                f"expected one number a row, ({self.shape[0]},) in {like.dtype} on {like.device}, "
+                f"got {tuple(x.shape)} in {x.dtype} on {x.device}"
             )
         return x.detach().contiguous()
 
@@ -275,7 +276,12 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     """The rows at the points, (n·k,), by a forward sweep alone; connected to θ by autograd, once.
 
     The backward makes the factors.
+
+    Raises:
+        TypeError: a dict of groups: their rows are those of ``ntk.factors``.
     """
+    if isinstance(points, Mapping):
+        raise TypeError(f"{residual!r}: expected points, got a dict of groups; ntk.factors takes those")
     groups, _ = as_groups(points, residual)
     chain, args = chain_args(net)
     prepared = group_args(chain, groups)
@@ -294,7 +300,9 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     def pull(x: Tensor) -> dict[str, Tensor]:
         return Factors(sweep(chain, args, prepared, Workspace()), ("",), True).vjp(x)
 
-    return attach_forward(values, parameters, recording.given(), pull)
+    # The sweep of the backward reads these as they are then.
+    frozen = [p for p in chain.parameters().values() if not p.requires_grad]
+    return attach_forward(values, parameters, [*recording.given(), *frozen], pull)
 
 
 def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:

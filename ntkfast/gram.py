@@ -121,6 +121,8 @@ def _other_groups(
 ) -> Any:
     if several and (residual_y is not None or not isinstance(y, Mapping)):
         raise ValueError("gram: expected y to be a dict of groups, as x is, and no residual_y")
+    if not several and isinstance(y, Mapping):
+        raise ValueError("gram: expected y to be points, as x is, got a dict of groups")
     if y is None:
         y = groups[""][0]
     return as_groups(y, residual if residual_y is None else residual_y)[0]
@@ -151,8 +153,9 @@ def _assemble(
     chosen = paths(chain, x, y, method)
     sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
     if sum(sizes) + digit_bytes(chain, x, chosen) <= (budget or _FACTOR_BYTES):
-        f = sweep(chain, args, x, scratch("x", sizes[0]))
-        contract(f, f if y is None else sweep(chain, args, y, scratch("y", sizes[1])), K, chosen, budget)
+        with scratch("x", sizes[0]) as own, scratch("y", sizes[1]) as others:
+            f = sweep(chain, args, x, own)
+            contract(f, f if y is None else sweep(chain, args, y, others), K, chosen, budget)
         return K
     left = _pieces(chain, args, x, budget or _FACTOR_BYTES, chosen)
     right = left if y is None else _pieces(chain, args, y, budget or _FACTOR_BYTES, chosen)

@@ -151,6 +151,8 @@ class NTKOperator:
         from scipy.sparse.linalg import LinearOperator
 
         def apply(v: Any) -> Any:
+            if v.dtype.kind == "c":
+                return apply(v.real) + 1j * apply(v.imag)
             return (self @ torch.from_numpy(v.copy()).to(self._device, self._dtype)).cpu().numpy()
 
         kind = torch.empty(0, dtype=self._dtype).numpy().dtype

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .chain import Chain, chain_of, check_order, select
+from .contraction import mean_channels
 from .cost import GramPath, factor_entries, gram_cost, gram_paths, sweep_cost, trace_cost
 from .networks import ACTIVATIONS
 from .recording import Recording, record
@@ -205,7 +206,7 @@ def _part(group: str, n: int, recording: Recording) -> _Part:
 def _planned(chain: Chain, parts: list[_Part]) -> Plan:
     components = [(c, part.n) for part in parts for c in part.channels]
     rows, channel_rows = sum(n for _, n in components), sum(c * n for c, n in components)
-    paths = gram_paths(chain.widths, max(1, round(channel_rows / max(rows, 1))), rows, depth=gram_depth(chain))
+    paths = gram_paths(chain.widths, mean_channels(channel_rows, rows), rows, depth=gram_depth(chain))
     layers = []
     entries, trained_numbers = 0, 0
     size = chain.layers[0].weight.element_size()

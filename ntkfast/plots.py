@@ -54,6 +54,11 @@ def _panels(columns: int, height: float, **options: Any) -> tuple[Figure, Sequen
     return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
 
 
+def color_of(k: int) -> str:
+    """Return the color of the k-th curve; after the last one they begin again."""
+    return COLORS[k % len(COLORS)]
+
+
 def symbol(group: str) -> str:
     r"""Return a group's name as mathematics: ``u``, ``ut`` with t as a subscript, longer names upright.
 
@@ -83,8 +88,8 @@ def losses(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
         for k, (label, curves) in enumerate(runs.items()):
             if group in curves:
                 iterations, values = curves[group]
-                axis.semilogy(iterations, values, color=COLORS[k], linewidth=0.5, alpha=0.3)
-                axis.semilogy(iterations, _smooth(values), color=COLORS[k], linestyle=DASHES[k % 2], label=label)
+                axis.semilogy(iterations, values, color=color_of(k), linewidth=0.5, alpha=0.3)
+                axis.semilogy(iterations, _smooth(values), color=color_of(k), linestyle=DASHES[k % 2], label=label)
         axis.set(title=rf"$\mathcal{{L}}_{{{symbol(group)}}}$", xlabel="iteration")
         _thousands(axis)
     axes[0].set_ylabel("unweighted loss")
@@ -107,7 +112,7 @@ def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
     figure, (axis,) = _panels(1, 2.9)
     for k, (label, curves) in enumerate(runs.items()):
         for i, curve in enumerate(curves):
-            axis.semilogy(*curve, color=COLORS[k], linestyle=DASHES[k % 2], label=label if i == 0 else None)
+            axis.semilogy(*curve, color=color_of(k), linestyle=DASHES[k % 2], label=label if i == 0 else None)
     axis.set(xlabel="iteration", ylabel=r"relative $L^2$ error")
     _plain_within_a_decade(axis, [np.asarray(values, float) for curves in runs.values() for _, values in curves])
     _thousands(axis)
@@ -127,7 +132,7 @@ def weights(curves: Mapping[str, Curve]) -> Figure:
     """
     figure, (axis,) = _panels(1, 2.9)
     for k, (group, curve) in enumerate(curves.items()):
-        axis.semilogy(*curve, color=COLORS[k], label=rf"$\lambda_{{{symbol(group)}}}$")
+        axis.semilogy(*curve, color=color_of(k), label=rf"$\lambda_{{{symbol(group)}}}$")
     axis.set(xlabel="iteration", ylabel="loss weight")
     _thousands(axis)
     figure.legend(loc="outside lower center", ncols=len(curves))
@@ -188,7 +193,7 @@ def drifts(curves: Mapping[str, Curve]) -> Figure:
     """
     figure, axes = _panels(len(curves), 2.3)
     for k, (axis, (label, curve)) in enumerate(zip(axes, curves.items(), strict=True)):
-        axis.plot(*curve, color=COLORS[k])
+        axis.plot(*curve, color=color_of(k))
         axis.set(title=label, xlabel="iteration", ylim=(0, None))
         _thousands(axis)
     return figure
@@ -234,7 +239,7 @@ def profiles(x: ArrayLike, panels: Mapping[str, Mapping[str, ArrayLike]]) -> Fig
             if k == 0:
                 axis.plot(x, values, color="0.25", linewidth=3.0, alpha=0.5, label=label)
             else:
-                axis.plot(x, values, color=COLORS[k - 1], linestyle=DASHES[(k - 1) % 2], label=label)
+                axis.plot(x, values, color=color_of(k - 1), linestyle=DASHES[(k - 1) % 2], label=label)
         axis.set(title=title, xlabel="$x$")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
@@ -290,7 +295,7 @@ def slices(x: ArrayLike, times: Sequence[float], exact: ArrayLike, predictions: 
     for i, (axis, time) in enumerate(zip(axes, times, strict=True)):
         axis.plot(x, np.asarray(exact)[i], color="0.25", linewidth=3.0, alpha=0.5, label="exact")
         for k, (label, predicted) in enumerate(predictions.items()):
-            axis.plot(x, np.asarray(predicted)[i], color=COLORS[k], linestyle=DASHES[k % 2], label=label)
+            axis.plot(x, np.asarray(predicted)[i], color=color_of(k), linestyle=DASHES[k % 2], label=label)
         axis.set(title=f"$t = {time:.2f}$", xlabel="$x$")
     axes[0].set_ylabel("$u(t, x)$")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(predictions))

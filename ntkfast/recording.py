@@ -120,8 +120,7 @@ class Recording:
 
     def part(self, start: int, stop: int) -> Recording:
         """The recording of the same residual on the points start … stop − 1 alone, from a run of its own."""
-        coefficients = self.residual.coefficients.items()
-        aligned = {name: c[start:stop] for name, c in coefficients if isinstance(c, Tensor) and c.ndim > 0}
+        aligned = {name: c[start:stop] for name, c in self.residual.aligned(len(self.points)).items()}
         columns = {name: column[start:stop] for name, column in self.columns.items()}
         return _survey(self.residual.bind(**aligned), self.points[start:stop], columns)
 

@@ -102,11 +102,10 @@ class Jet:
     __truediv__, __rtruediv__ = _binary(operator.truediv), _reflected(operator.truediv)
     __pow__, __rpow__ = _binary(operator.pow), _reflected(operator.pow)
 
-    def __neg__(self) -> Tensor:
-        return -self.value
-
-    def __abs__(self) -> Tensor:
-        return abs(self.value)
+    __mod__, __rmod__ = _binary(operator.mod), _reflected(operator.mod)
+    __lt__, __le__, __gt__, __ge__ = map(_binary, (operator.lt, operator.le, operator.gt, operator.ge))
+    __eq__, __ne__, __hash__ = _binary(operator.eq), _binary(operator.ne), object.__hash__
+    __neg__, __pos__, __abs__ = (lambda self, f=f: f(self.value) for f in (operator.neg, operator.pos, operator.abs))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -145,6 +145,10 @@ class Residual:
 
         return rows_of(net, points, self)
 
+    def aligned(self, n: int) -> dict[str, Tensor]:
+        """The coefficients that have one entry for each of n points, by name."""
+        return {k: c for k, c in self.coefficients.items() if isinstance(c, Tensor) and c.ndim > 0 and len(c) == n}
+
     def __getitem__(self, index: int) -> Residual:
         """One output of the network: ``ntk.value[3]``.
 

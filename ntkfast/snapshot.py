@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -33,16 +35,21 @@ _KEPT_BYTES = 64 * 2**20  # a thread, and a side of a gram
 _kept = threading.local()
 
 
-def scratch(side: str, size: int) -> Workspace:
+@contextmanager
+def scratch(side: str, size: int) -> Iterator[Workspace]:
     """Buffers for a sweep that nobody keeps: those of the thread's last one, unless they would hold much memory.
 
-    Fresh memory costs a page fault each 4 kB, which at small sizes is a third of a gram.
+    Fresh memory costs a page fault each 4 kB, which at small sizes is a third of a gram. While they are in use, a call
+    from within a residual gets others.
     """
     if size > _KEPT_BYTES:
-        return Workspace()
-    if not hasattr(_kept, side):
-        setattr(_kept, side, Workspace())
-    return getattr(_kept, side)
+        yield Workspace()
+        return
+    own = _kept.__dict__.pop(side, None) or Workspace()
+    try:
+        yield own
+    finally:
+        setattr(_kept, side, own)
 
 
 @dataclass(frozen=True)

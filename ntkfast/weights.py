@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -181,7 +182,7 @@ class NTKWeights:
             if self.normalize == "mean":
                 raise ValueError('NTKWeights: expected the rows of each group for normalize="mean", got None')
             return []
-        counts = {name: rows for name in names} if isinstance(rows, int) else dict(rows)
+        counts = dict(rows) if isinstance(rows, Mapping) else dict.fromkeys(names, operator.index(rows))
         if set(counts) != set(names):
             raise ValueError(f"NTKWeights: expected rows for the groups {names}, got them for {tuple(counts)}")
         for name in names:
@@ -203,7 +204,9 @@ def _positive(number: object) -> bool:
 
 
 def _scalar(name: str, trace: Tensor | float) -> Tensor:
-    value = torch.tensor(float(trace)) if isinstance(trace, (int, float)) else trace.detach().clone()
+    value = trace.detach().clone() if isinstance(trace, Tensor) else torch.tensor(float(trace))
+    if not value.is_floating_point():
+        value = value.to(torch.get_default_dtype())
     if value.ndim != 0:
         raise ValueError(f"NTKWeights: expected a 0-d trace for group {name!r}, got shape {tuple(value.shape)}")
     # Only where a look at the number does not wait for a device. NaN passes: it makes λ NaN.

@@ -10,6 +10,7 @@ from ntkfast.check import Check, check
 from ntkfast.networks import MLP
 from ntkfast.problems import Points
 from ntkfast.residual import residual, value
+from ntkfast.trace import trace
 
 check_module = importlib.import_module("ntkfast.check")  # the package's attribute of that name is the function
 
@@ -92,3 +93,16 @@ def test_no_points_are_refused():
         check(net, x[:0])
     with pytest.raises(ValueError, match="at least one point in group 'u', got none"):
         check(net, {"u": (x[:0], value), "r": (x, value)})
+
+
+def test_coefficients_that_are_not_aligned_with_the_points_stay_whole():
+    x, k = torch.rand(50, 2), torch.tensor([0.3])
+    burgers = residual("t", "x")(lambda u, k: u * u.d(t=1) - k * u.d(x=2)).bind(k=k)
+    net = MLP([2, 8, 1])
+    assert check(net, x, burgers).passed
+    assert torch.allclose(trace(net, x, burgers, memory="40kB"), trace(net, x, burgers))
+
+
+def test_residuals_may_choose_by_the_value():
+    chosen = residual("t", "x")(lambda u: torch.where(u > 0, u**2, u))
+    assert check(MLP([2, 8, 1]), torch.rand(50, 2), chosen).passed

@@ -69,3 +69,19 @@ def test_refusals(nets):
         parameter_drift(nets[0], other)
     with pytest.raises(ValueError, match=r"memory: expected at least \d+ bytes"):
         kernel_drift(*nets, TANH.points(n=5), memory=100)
+
+
+def test_a_frozen_copy_is_a_start_like_any_other(nets):
+    net, start = nets
+    x = torch.rand(5, 2, dtype=torch.float64)
+    expected = kernel_drift(net, start, x)
+    assert kernel_drift(net, copy.deepcopy(start).requires_grad_(False), x) == expected > 0
+
+
+def test_a_start_at_zero_is_infinitely_far_away():
+    net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False))
+    start = copy.deepcopy(net)
+    with torch.no_grad():
+        for p in start.parameters():
+            p.zero_()
+    assert kernel_drift(net, start, torch.rand(5, 2)) == parameter_drift(net, start) == float("inf")

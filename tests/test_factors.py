@@ -360,3 +360,32 @@ def test_the_network_is_left_as_it_was():
     f.gram(), f.vjp(torch.ones(len(x), dtype=torch.float64))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_tangents_of_another_device_are_refused():
+    f = ntk.factors(nn.Sequential(nn.Linear(2, 1)), torch.rand(3, 2))
+    with pytest.raises(ValueError, match="on cpu for '0.weight', got .* on meta"):
+        f.jvp({"0.weight": torch.empty(1, 2, device="meta")})
+
+
+def test_rows_know_of_frozen_parameters_that_change_before_the_backward():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    net[0].requires_grad_(False)
+    rows = ntk.value(net, torch.rand(4, 2))
+    with torch.no_grad():
+        net[0].weight.mul_(-3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        rows.sum().backward()
+
+
+def test_rows_of_a_dict_of_groups_are_refused():
+    net, x = nn.Sequential(nn.Linear(2, 1)), torch.rand(3, 2)
+    with pytest.raises(TypeError, match="expected points, got a dict of groups"):
+        ntk.value(net, {"u": (x, ntk.value)})
+
+
+def test_what_a_caller_does_to_the_diagonal_stays_there():
+    f = ntk.factors(nn.Sequential(nn.Linear(2, 1)), torch.rand(3, 2))
+    before = f.trace()
+    f.layer_diag().mul_(2)
+    assert torch.equal(f.trace(), before)

@@ -285,3 +285,29 @@ def test_memory_beyond_the_result_stays_within_the_budget(tmp_path):
     done = subprocess.run([sys.executable, "-c", MEASURE], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= 24e6
+
+
+def test_groups_beside_points_are_refused():
+    net, x = nn.Sequential(nn.Linear(2, 1)), torch.rand(3, 2)
+    with pytest.raises(ValueError, match="expected y to be points, as x is"):
+        ntk.gram(net, x, y={"a": (x, ntk.value)})
+
+
+def test_a_residual_may_ask_for_a_gram_itself():
+    net, x = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)), torch.rand(5, 2)
+    square = ntk.residual("t", "x")(lambda u: u * u)
+
+    def asks(u):
+        ntk.gram(net, x + 1, square)
+        return u * u
+
+    assert torch.equal(ntk.gram(net, x, ntk.residual("t", "x")(asks)), ntk.gram(net, x, square))
+
+
+@pytest.mark.parametrize("n", (31, 64, 70, 100))
+def test_blocks_on_the_diagonal_are_those_of_the_whole_kernel(n):
+    # There each pair of channels is computed once; a second set of the same points asks for all of them.
+    net, x = ntk.MLP([2, 20, 20, 1]), torch.rand(n, 2)
+    wave = ntk.residual("t", "x")(lambda u: u.d(t=2) - 4.0 * u.d(x=2))
+    full = ntk.gram(net, x, wave, y=x.clone(), method="structured")
+    assert torch.equal(ntk.gram(net, x, wave, method="structured"), full)

@@ -161,3 +161,10 @@ def test_wrt_takes_the_blocks_apart():
     assert close(sum(part @ v for part in parts), whole @ v)
     with pytest.raises(ValueError, match="wrt: expected a pattern"):
         NTKOperator(net, x, wrt="nothing")
+
+
+def test_scipy_may_ask_with_complex_vectors():
+    net, x = MLP([2, 4, 1], dtype=torch.float64), torch.rand(5, 2).double()
+    K = NTKOperator(net, x)
+    v = np.arange(5) + 1j * np.ones(5)
+    assert np.allclose(K.to_scipy() @ v, K.to_dense().numpy() @ v)

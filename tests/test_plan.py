@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from ntkfast.contraction import paths
 from ntkfast.cost import gram_cost, sweep_cost, trace_cost
 from ntkfast.networks import MLP
 from ntkfast.plan import plan
 from ntkfast.problems import Points
 from ntkfast.residual import residual, value
+from ntkfast.sweep import chain_args, group_args
 
 
 @residual("t", "x")
@@ -150,3 +152,11 @@ def test_columns_of_points_are_planned():
 def test_a_plan_of_something_else_is_refused(arguments, options, error, sentence):
     with pytest.raises(error, match=sentence):
         plan(MLP([2, 4, 1]), *arguments, **options)
+
+
+def test_the_plan_is_what_a_gram_of_uneven_groups_takes():
+    net, x = MLP([2, 16, 16, 1]), torch.rand(300, 2)
+    groups = {"u": (x, value), "r": (x, residual("t", "x")(lambda u: u.d(t=2) - 4.0 * u.d(x=2)))}
+    chain, _ = chain_args(net)
+    taken = paths(chain, group_args(chain, groups), None, "auto")
+    assert [layer.path == "explicit" for layer in plan(net, groups).layers] == [bool(path) for path in taken]

@@ -137,3 +137,7 @@ def test_drawing_leaves_the_style_of_the_caller_alone():
 def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a path that can be written, got '.*none"):
         plots.save(plots.weights({"u": CURVE}), tmp_path / "none" / "figure.png")
+
+
+def test_there_may_be_more_curves_than_colors():
+    plots.weights({f"g{i}": ([0, 1], [1.0, 2.0]) for i in range(9)})

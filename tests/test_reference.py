@@ -283,3 +283,10 @@ def test_the_same_for_the_wave_operator(name):
     activation = {"erf": torch.erf, "sin": torch.sin}[name]
     draws = torch.stack([reference.gram(Wide(activation, 96), POINTS, wave) for _ in range(200)])
     assert_mean_is(draws, GOLDEN_WAVE[name])
+
+
+def test_comparisons_of_a_jet_are_those_of_its_value():
+    u = reference.Jet(lambda x: x[:, 0], torch.tensor([[1.0, 0.0], [2.0, 0.0]]), ("t", "x"))
+    for found, expected in ((u > 1, [0, 1]), (u >= 2, [0, 1]), (u < 2, [1, 0]), (u <= 1, [1, 0]), (u == 1, [1, 0])):
+        assert found.tolist() == expected
+    assert (u != 1).tolist() == [0, 1] and (+u).tolist() == [1, 2] and (u % 2).tolist() == [1, 0]

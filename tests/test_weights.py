@@ -1,5 +1,6 @@
 """λ_i = Σ_j T_j / T_i, computed when due and held between; the paper's network has the paper's weights."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -238,3 +239,13 @@ def test_the_paper_network_has_the_weights_of_the_paper():
     assert 5.5 <= u <= 7.5
     assert 2.3 <= ut <= 3.3
     assert 1.8 <= r <= 2.6
+
+
+def test_traces_and_rows_of_other_libraries_are_taken():
+    lam = NTKWeights().update({"u": np.float32(300), "r": np.float64(200)}, rows=np.int64(2))
+    assert lam["u"].item() == pytest.approx(5 / 3) and lam["r"].item() == pytest.approx(2.5)
+
+
+def test_whole_traces_are_not_cut_off():
+    lam = NTKWeights().update({"u": torch.tensor(300), "r": torch.tensor(200)}, rows=1)
+    assert lam["r"].item() == 2.5

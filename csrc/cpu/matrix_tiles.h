@@ -77,31 +77,12 @@ NTKFAST_INLINE void dot_bytes() {
   __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(c), "i"(a), "i"(b));
 }
 
-// A tile of 16 × 16 words of four bytes, transposed: row r and row r + s exchange their parts of s columns, for s = 8, 4,
-// 2, 1.
+// A tile of 16 × 16 words of four bytes, transposed.
 inline void transpose(float* tile) {
-  using V = Vec<float>;
-  using I = Mask<V>;
-  V rows[16];
+  Vec<float> rows[16];
 #pragma GCC unroll 16
   for (int r = 0; r < 16; ++r) rows[r] = load<float>(tile + 16 * r);
-  const auto exchange = [&](auto s, Mask<V> low, Mask<V> high) {
-#pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) {
-      if (r & s) continue;
-      const V a = rows[r], b = rows[r + s];
-      rows[r] = __builtin_shuffle(a, b, low);
-      rows[r + s] = __builtin_shuffle(a, b, high);
-    }
-  };
-  exchange(std::integral_constant<int, 8>{}, I{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
-           I{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
-  exchange(std::integral_constant<int, 4>{}, I{0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
-           I{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
-  exchange(std::integral_constant<int, 2>{}, I{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
-           I{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
-  exchange(std::integral_constant<int, 1>{}, I{0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30},
-           I{1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
+  transpose(rows);
 #pragma GCC unroll 16
   for (int r = 0; r < 16; ++r) store<float>(tile + 16 * r, rows[r]);
 }

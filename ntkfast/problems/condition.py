@@ -27,6 +27,14 @@ class Draw(NamedTuple):
     index: Tensor | None  # which of a fixed set of points were drawn, (n,); None: all of them, or new points
 
 
+class _Placed(NamedTuple):
+    """Fixed points or a target where the network is, and what they were made from."""
+
+    tensors: list[Tensor]
+    written: list[int | None]
+    result: Any
+
+
 @dataclass(frozen=True)
 class Condition:
     """One condition of a problem: one draw of points, one residual, one sweep.
@@ -57,7 +65,9 @@ class Condition:
     target: Target | Mapping[str, Target] = 0.0
     n: int | None = field(default=None, kw_only=True)
     group: str | None = field(default=None, kw_only=True)
-    _placed: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _placed: dict[tuple[str, torch.device, torch.dtype], _Placed] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         where = Points(self.where) if isinstance(self.where, Tensor) else self.where
@@ -124,7 +134,7 @@ class Condition:
         if isinstance(self.where, Box | Union):
             return Draw(Points(self.where.sample(n, generator, dtype)), None)
         if isinstance(self.where, Points):
-            points = self._place(self.where, generator.device, dtype)
+            points = self._place("where", self.where, generator.device, dtype)
             if n == len(points):
                 return Draw(points, None)
             index = torch.randperm(len(points), generator=generator, device=generator.device)[:n]
@@ -139,14 +149,16 @@ class Condition:
         check_points(points.xy, "the function that draws points")
         return Draw(points, None)
 
-    def _place(self, fixed: Any, device: torch.device, dtype: torch.dtype) -> Any:
-        # Kept until they are written to: a training step that copies fixed points to a GPU waits for it.
+    def _place(self, what: str, fixed: Any, device: torch.device, dtype: torch.dtype) -> Any:
+        # Kept until they are written to or replaced: a training step that copies fixed points to a GPU waits for it.
         tensors = [fixed.xy, *fixed.columns.values()] if isinstance(fixed, Points) else [fixed]
         written = [None if tensor.is_inference() else tensor._version for tensor in tensors]
-        key = (id(fixed), device, dtype)
-        if key not in self._placed or self._placed[key][0] != written:
-            self._placed[key] = written, fixed.to(device=device, dtype=dtype)
-        return self._placed[key][1]
+        kept = self._placed.get((what, device, dtype))
+        same = kept is not None and kept.written == written and len(kept.tensors) == len(tensors)
+        if kept is None or not same or any(a is not b for a, b in zip(kept.tensors, tensors, strict=True)):
+            kept = _Placed(tensors, written, fixed.to(device=device, dtype=dtype))
+            self._placed[what, device, dtype] = kept
+        return kept.result
 
     def targets(self, names: tuple[str, ...], coordinates: tuple[str, ...], draw: Draw) -> Tensor | None:
         """Evaluate the targets of the components at drawn points.
@@ -171,9 +183,11 @@ class Condition:
             columns = [self.target] * len(names)
         if all(isinstance(column, numbers.Real) and column == 0 for column in columns):
             return None
-        return torch.stack([self._column(column, coordinates, draw) for column in columns], dim=1)
+        return torch.stack(
+            [self._column(name, column, coordinates, draw) for name, column in zip(names, columns, strict=True)], dim=1
+        )
 
-    def _column(self, target: Target, coordinates: tuple[str, ...], draw: Draw) -> Tensor:
+    def _column(self, name: str, target: Target, coordinates: tuple[str, ...], draw: Draw) -> Tensor:
         xy = draw.points.xy
         if isinstance(target, int | float | numbers.Real):
             return xy.new_full((len(xy),), float(target))
@@ -182,7 +196,7 @@ class Condition:
                 raise ValueError(
                     f"target: a tensor needs fixed points and an entry for each, got shape {tuple(target.shape)}"
                 )
-            column = self._place(target, xy.device, xy.dtype)
+            column = self._place(f"target {name}", target, xy.device, xy.dtype)
             return column if draw.index is None else column[draw.index]
         column = torch.as_tensor(target(draw.points.at(coordinates, "target")), dtype=xy.dtype, device=xy.device)
         if column.ndim and column.shape != (len(xy),):

@@ -15,6 +15,8 @@ from .box import Box, Union
 from .condition import Condition
 from .points import Points
 
+_GRID_POINTS = 40_000  # that an error is taken on, unless told otherwise
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -107,12 +109,17 @@ class Problem:
             )
         return components
 
-    def error(self, net: nn.Module, size: int = 200, chunk: int = 8192) -> float:
+    def __reduce__(self) -> tuple[type[Problem], tuple[object, ...]]:
+        """What ``copy.deepcopy`` makes a copy from: its read-only view of the conditions cannot be copied."""
+        return Problem, (self.domain, dict(self.conditions), self.exact)
+
+    def error(self, net: nn.Module, size: int | None = None, chunk: int = 8192) -> float:
         """Relative L2 error of a network on a grid, ‖u − u*‖ / ‖u*‖.
 
         Args:
             net: the network, with one output.
-            size: grid points per coordinate, ends included.
+            size: grid points per coordinate, ends included; None: 200, or fewer where the grid would have more than
+                40 000 points in all.
             chunk: points per forward pass.
 
         Returns:
@@ -124,6 +131,8 @@ class Problem:
         """
         if self.exact is None:
             raise ValueError("Problem.error: the problem has no exact solution")
+        if size is None:
+            size = max(2, min(200, int(_GRID_POINTS ** (1 / len(self.domain.free)) + 1e-9)))
         grid = self.domain.grid(size)
         exact = self.solution(grid)
         predicted = predict(net, grid, chunk)

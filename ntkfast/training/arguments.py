@@ -173,6 +173,8 @@ def check_fit(
             raise ValueError(f"fit: expected {name} >= {least}, got {number}")
     if not isinstance(checkpoint_seconds, numbers.Real):
         raise TypeError(f"fit: expected checkpoint_seconds as a number, got {_kind(checkpoint_seconds)}")
+    if not checkpoint_seconds >= 0:  # NaN is not
+        raise ValueError(f"fit: expected checkpoint_seconds >= 0, got {checkpoint_seconds}")
     if not (capture is None or isinstance(capture, bool)):
         raise TypeError(f"fit: expected capture as True, False or None, got {capture!r}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 
@@ -52,13 +54,32 @@ def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Save a state of tensors and plain data atomically, in a format that ``torch.load(weights_only=True)`` reads.
 
     Raises:
-        ValueError: if the folder cannot be written, or ``path`` is a folder itself.
+        ValueError: if the folder cannot be written, ``path`` is a folder itself, or the state holds objects that could
+            not be loaded again; then the file that was there is left alone.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"expected the path of a file to save in, got the folder {str(path)!r}")
     writable_folder(path.parent)
-    replace_file(path, lambda file: torch.save(state, file))
+    content = io.BytesIO()
+    torch.save(_plain(state), content)
+    content.seek(0)
+    try:
+        torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"expected a state of tensors, numbers, strings, lists and dicts, got one with {error}"
+        ) from error
+    replace_file(path, lambda file: file.write(content.getbuffer()))
+
+
+def _plain(state: Any) -> Any:
+    """The state with NumPy's scalars as Python's: a learning rate from ``np.exp`` is one."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if isinstance(state, dict):
+        return {_plain(key): _plain(value) for key, value in state.items()}
+    return type(state)(map(_plain, state)) if type(state) in (list, tuple) else state
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class Iteration:
         """Losses, the gradient of Σ λ loss in ``.grad`` of the parameters, and the traces if the kind has them."""
         chain, args, groups = prepared = self.layout.prepare(self.net, batch)
         self.read = [prepared]
+        self._check_parameters(chain.parameters())
         self._make_gradients()
         with torch.no_grad():
             rows, diag = pulled_sweep(
@@ -116,18 +117,27 @@ class Iteration:
             traces[self.layout.groups.index(group)] = fresh.trace(*prepared)
         return Outcome(losses, traces, traces / self._fresh_rows)
 
+    def _check_parameters(self, now: Mapping[str, Tensor]) -> None:
+        for name, p in self.parameters.items():
+            if now.get(name, p) is not p:
+                raise ValueError(
+                    f"expected the parameters that the network had when its trainer was made, got another {name!r}: "
+                    "write into parameters in place, or make a new trainer"
+                )
+
     def _make_gradients(self) -> None:
         for name, p in self.parameters.items():
             if p.requires_grad and name not in self._gradients:
                 self._gradients[name] = torch.empty_like(p, memory_format=torch.contiguous_format)
 
     def _hand_over(self) -> None:
-        """Let ``.grad`` be the gradients just found, and none where a parameter was frozen since."""
-        for name, gradient in self._gradients.items():
-            p = self.parameters[name]
+        """Let ``.grad`` be the gradients just found, and none where a parameter is frozen."""
+        for name, p in self.parameters.items():
             if not p.requires_grad:
                 p.grad = None
-            elif p.stride() == gradient.stride():
+                continue
+            gradient = self._gradients[name]
+            if p.stride() == gradient.stride():
                 p.grad = gradient
             else:  # fused optimizers pair the elements as they lie in memory
                 p.grad = torch.empty_like(p, requires_grad=False).copy_(gradient)

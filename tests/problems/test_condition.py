@@ -104,3 +104,16 @@ def test_fixed_points_that_are_moved_are_drawn_where_they_are():
         assert torch.equal(condition.targets(("",), ("t", "x"), draw)[:, 0], target.float())
         for tensor in (xy, weight, target):
             tensor.mul_(0.5)
+
+
+def test_points_and_targets_that_are_replaced_are_placed_anew():
+    points, target = ntk.Points(XY.clone()), {"": torch.zeros(10, dtype=torch.float64)}
+    condition = ntk.Condition(points, target=target)
+    drawn(condition)
+    points.xy = XY + 1
+    draw = drawn(condition)
+    assert torch.equal(draw.points.xy, XY + 1)
+    for k in range(5):
+        target.clear()  # so that the next one may come to the same place in memory
+        target[""] = torch.full((10,), k + 1.0, dtype=torch.float64)
+        assert (condition.targets(("",), D.names, draw) == k + 1).all()

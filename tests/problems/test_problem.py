@@ -1,5 +1,7 @@
 """Problems: names come from the domain, groups from components, errors from the exact solution."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -125,3 +127,27 @@ def test_an_exact_solution_is_a_function(exact):
 def test_a_problem_of_something_else_is_refused(domain, conditions, sentence):
     with pytest.raises(TypeError, match=sentence):
         ntk.Problem(domain, conditions)
+
+
+def test_a_problem_and_its_trainer_can_be_copied():
+    D = ntk.Box(t=(0, 1), x=(0, 1))
+    problem = ntk.Problem(D, {"r": ntk.Condition(D, lambda u: u.d(t=1), n=5)}, exact=lambda at: at.t)
+    trainer = ntk.Trainer(copy.deepcopy(problem), ntk.MLP([2, 4, 1]), ntk.NTKWeights(every=2))
+    trainer.fit(3, progress=False)
+    other = copy.deepcopy(trainer)
+    for each in (trainer, other):
+        each.fit(3, progress=False)
+    assert trainer.net is not other.net
+    assert all(torch.equal(a, b) for a, b in zip(trainer.net.parameters(), other.net.parameters(), strict=True))
+
+
+def test_errors_are_taken_on_grids_that_fit_memory():
+    box = ntk.Box(t=(0, 1), x=(0, 1), y=(0, 1), z=(0, 1))
+    sizes = []
+    problem = ntk.Problem(
+        box,
+        {"r": ntk.Condition(box, lambda u: u.d(t=1), n=5)},
+        exact=lambda at: sizes.append(len(at.t)) or at.t,
+    )
+    problem.error(ntk.MLP([4, 4, 1]))
+    assert sizes == [14**4]

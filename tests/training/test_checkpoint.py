@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, and plain data."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,3 +37,16 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(ValueError, match="expected a checkpoint at '.*none.pt'"):
         load_state(tmp_path / "none.pt")
+
+
+def test_numpy_numbers_are_saved_as_plain_ones(tmp_path):
+    save_state(tmp_path / "state.pt", {"lr": [np.float64(0.5), (np.int64(2),)]})
+    assert load_state(tmp_path / "state.pt") == {"lr": [0.5, (2,)]}
+
+
+def test_a_state_that_could_not_be_loaded_is_refused_and_the_old_file_kept(tmp_path):
+    path = tmp_path / "state.pt"
+    save_state(path, {"n": 1})
+    with pytest.raises(ValueError, match="expected a state of tensors"):
+        save_state(path, {"n": np.zeros(2).__array_interface__, "f": object()})
+    assert load_state(path) == {"n": 1}

@@ -173,3 +173,19 @@ def test_a_warning_of_the_users_is_shown_once_and_not_in_every_iteration() -> No
         warnings.simplefilter("default")
         ntk.Trainer(problem, small_net()).fit(20, progress=False)
     assert len([w for w in shown if "from a target" in str(w.message)]) <= 2
+
+
+def test_a_parameter_that_was_frozen_with_a_gradient_stays_where_it_is():
+    iteration = iteration_of(LINEAR)
+    weight = iteration.parameters["0.weight"].requires_grad_(False)
+    weight.grad, before = torch.ones_like(weight), weight.clone()
+    iteration.run(TRACES)
+    assert torch.equal(weight, before)
+
+
+def test_a_parameter_that_was_replaced_is_refused():
+    iteration = iteration_of(LINEAR)
+    layer = iteration.net.get_submodule("0")
+    layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
+    with pytest.raises(ValueError, match=r"got another '0.weight': write into parameters in place"):
+        iteration.run(TRACES)
