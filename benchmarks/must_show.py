@@ -1,6 +1,6 @@
 """Required and measured speed and memory, every figure by one command.
 
-* ``python benchmarks/must_show.py``: all of it, written to ``results/main.json`` too.
+* ``python benchmarks/must_show.py``: all of it, written to ``results/main.json`` too (``--name`` for another processor).
 * ``python benchmarks/must_show.py trace gram``: some of it, printed only.
 """
 
@@ -194,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--patience", type=float, default=0, help="minutes to wait before each section for a quiet machine"
     )
     parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--name", default="main", help="write results/NAME.json; default main")
     args = parser.parse_args(arguments)
     unknown = sorted(set(args.sections) - set(SECTIONS))
     if unknown:
@@ -208,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     measurements, lines = run(args.sections or list(SECTIONS), 60 * args.patience)
     if not args.sections and not args.no_write:
         content = {"load": {"before": before, "after": machine.load()}, "measurements": measurements}
-        print(f"\nwritten: {results.write('main', content)}")
+        print(f"\nwritten: {results.write(args.name, content)}")
     return 0 if all(row.met for row in lines) else 1
 
 

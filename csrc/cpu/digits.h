@@ -162,7 +162,7 @@ void split_digits(const T* a, int64_t lda, int64_t rows, int64_t K, bool right, 
     write_digits(a + r * lda, depth, K, block[r], tiles + r * kDigitDepth);
   }
   const int64_t tiles_in_all = ceil_div(K, kDigitDepth) * kDigits<T>;
-  for (int64_t t = 0; right && t < tiles_in_all; ++t) transpose(reinterpret_cast<float*>(tiles + t * kDigitTile));
+  for (int64_t t = 0; right && t < tiles_in_all; ++t) transpose_tile(reinterpret_cast<float*>(tiles + t * kDigitTile));
 }
 
 #endif

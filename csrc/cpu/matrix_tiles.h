@@ -78,7 +78,7 @@ NTKFAST_INLINE void dot_bytes() {
 }
 
 // A tile of 16 × 16 words of four bytes, transposed.
-inline void transpose(float* tile) {
+inline void transpose_tile(float* tile) {
   Vec<float> rows[16];
 #pragma GCC unroll 16
   for (int r = 0; r < 16; ++r) rows[r] = load<float>(tile + 16 * r);

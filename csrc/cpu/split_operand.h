@@ -106,7 +106,7 @@ inline void split_columns(const float* a, int64_t lda, int64_t columns, int64_t 
   for (int64_t k = 0; k < K; k += kTileDepth, to += kBlockFloats) {
     fill_across([&](int64_t i) { return a + (k + i) * lda; }, columns, K - k, [](int64_t) { return 1.0f; }, kTileFloats,
                 to);
-    for (int part = 0; part < 3; ++part) transpose(to + part * kTileFloats);
+    for (int part = 0; part < 3; ++part) transpose_tile(to + part * kTileFloats);
   }
 }
 
@@ -129,7 +129,7 @@ inline void pack_rows(const float* W, int64_t ldw, int64_t width, int64_t K, flo
     for (int64_t half = 0; half < 2; ++half) {
       float* to = panel + half * kTileFloats;
       fill_along(W + half * kSide * ldw + k, ldw, width - half * kSide, K - k, scale, 2 * kTileFloats, to);
-      for (int part = 0; part < 3; ++part) transpose(to + 2 * part * kTileFloats);
+      for (int part = 0; part < 3; ++part) transpose_tile(to + 2 * part * kTileFloats);
     }
 }
 
