@@ -1,6 +1,6 @@
 """Required and measured speed and memory, every figure by one command.
 
-* ``python benchmarks/must_show.py``: all of it, written to ``results/main.json`` too (``--name`` for another processor).
+* ``python benchmarks/must_show.py``: all of it, written to ``results/main.json`` too, or to another by ``--name``.
 * ``python benchmarks/must_show.py trace gram``: some of it, printed only.
 """
 

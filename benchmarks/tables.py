@@ -1,4 +1,4 @@
-"""The README's speed tables, made from ``results/main.json`` and ``results/gpu.json``, each between two markers.
+"""The README's speeds, from ``results/main.json``, ``main-zen4.json`` and ``gpu.json``, each between two markers.
 
 * ``python benchmarks/tables.py``: rewrite it.
 * ``python benchmarks/tables.py --check``: say whether it is up to date.
@@ -15,6 +15,7 @@ import gpu_tables
 import results
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+PLAIN_BEGIN, PLAIN_END = "<!-- speed-without-tiles:begin -->", "<!-- speed-without-tiles:end -->"
 README = Path(__file__).resolve().parents[1] / "README.md"
 NAMES = {"trace": "trace", "gram": "gram", "step": "training step"}
 RIVALS = {"trace": "torch.func", "gram": "torch.func", "step": "nested autograd"}
@@ -53,6 +54,21 @@ def speed_table(content: dict) -> str:
     return "\n".join([*lines, "", _footer(content)])
 
 
+def _range(ratios: list[float]) -> str:
+    return f"{_times(min(ratios))[:-1]}–{_times(max(ratios))}"
+
+
+def summary(content: dict) -> str:
+    """One sentence on a processor: the ranges of all ratios, section by section."""
+    machine, parts = content["machine"], []
+    for section, name in NAMES.items():
+        seconds = [{k: t["median"] for k, t in r["seconds"].items()} for r in content["measurements"][section].values()]
+        found = [_range([s[side] / s["ntkfast"] for s in seconds]) for side in (RIVALS[section], "unfused")]
+        parts.append(f"{name} {found[0]} against {RIVALS[section]}, {found[1]} against unfused")
+    where = f"{machine['processor']}, level {machine['instruction_set']}, torch {machine['torch']}"
+    return f"The same sizes on {where}: {'; '.join(parts)}."
+
+
 def _footer(content: dict) -> str:
     machine, measurements = content["machine"], content["measurements"]
     text = (
@@ -77,9 +93,13 @@ def insert(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     return f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
-def insert_all(text: str, main: dict, gpu: dict) -> str:
-    """The README with the table of the processor, and that of the GPU where there are figures and a place for them."""
+def insert_all(text: str, main: dict, gpu: dict, plain: dict | None = None) -> str:
+    """The README with the table of the processor, and where there are figures and a place for them, the sentence on one
+    without matrix tiles and the table of the GPU.
+    """
     text = insert(text, speed_table(main))
+    if plain and PLAIN_BEGIN in text:
+        text = insert(text, summary(plain), PLAIN_BEGIN, PLAIN_END)
     if gpu and gpu_tables.BEGIN in text:
         text = insert(text, gpu_tables.gpu_table(gpu), gpu_tables.BEGIN, gpu_tables.END)
     return text
@@ -95,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("there is no results/main.json yet; run `python benchmarks/must_show.py`", file=sys.stderr)
         return 2
     before = README.read_text(encoding="utf-8")
-    after = insert_all(before, content, results.read("gpu"))
+    after = insert_all(before, content, results.read("gpu"), results.read("main-zen4"))
     if args.check:
         print("up to date" if before == after else "out of date: run `python benchmarks/tables.py`")
         return int(before != after)

@@ -26,6 +26,7 @@ class Block:
 
     One group: A is (C, n, n_in); D is (C, n, n_out), with k > 1 rows a point a tuple of k such tensors, one for each
     component. Several groups: the ragged stacks (Σ C n, n_in) and (Σ C n, n_out), in the order of csrc/cpu/params.h.
+    D belongs to the effective weights: with ``parameterization="ntk"`` the Jacobian has their scales as factors beside.
     """
 
     A: Tensor
@@ -104,9 +105,21 @@ class Factors:
         return parts[self.names[0]] if self._lone else parts
 
     def gram(self, other: Factors | None = None) -> Tensor:
-        """K = J J'ᵀ, (N, M), against other factors of the same network or against these: then exactly symmetric."""
+        """K = J J'ᵀ, (N, M), against other factors of the same network or against these: then exactly symmetric.
+
+        Raises:
+            TypeError: ``other`` is no Factors.
+            ValueError: they are of another network, of other parameters, dtype or device.
+        """
         g = self if other is None else other
+        if not isinstance(g, Factors):
+            raise TypeError(f"gram: expected factors, got {type(g).__name__}")
         a, b = self._snapshot.check(), g._snapshot.check()
+        if (a.chain.dtype, a.chain.device) != (b.chain.dtype, b.chain.device):
+            raise ValueError(
+                f"gram: expected factors of one dtype and device, got {a.chain.dtype} on {a.chain.device} "
+                f"and {b.chain.dtype} on {b.chain.device}"
+            )
         if a.chain.widths != b.chain.widths or list(self.parameters()) != list(g.parameters()):
             raise ValueError(
                 "gram: expected factors of one network and the same parameters, "

@@ -138,7 +138,8 @@ class NTKOperator:
         if which not in ("LA", "SA"):
             raise ValueError(f"NTKOperator.eigsh: expected which 'LA' (largest) or 'SA' (smallest), got {which!r}")
         check_kernel("NTKOperator.eigsh", self.diag())  # K is J Jᵀ: where J is not finite, neither is the diagonal
-        if self._n <= DENSE_ROWS or 4 * k >= self._n or which == "SA":
+        nothing = not bool(self.diag().any())  # Lanczos finds no start in a kernel that is zero
+        if self._n <= DENSE_ROWS or 4 * k >= self._n or which == "SA" or nothing:
             values, vectors = torch.linalg.eigh(self.to_dense().double())  # ascending
             chosen = slice(self._n - k, self._n) if which == "LA" else slice(0, k)
             values, vectors = values[chosen].flip(0), vectors[:, chosen].flip(1)

@@ -73,12 +73,12 @@ class NTKWeights:
     @property
     def lam(self) -> dict[str, Tensor]:
         """The λ of the last computation, 0-d tensors by group; empty before the first."""
-        return dict(self._lam)
+        return _copies(self._lam)
 
     @property
     def traces(self) -> dict[str, Tensor]:
         """The traces that the last λ came from, as they were given, 0-d tensors by group."""
-        return dict(self._traces)
+        return _copies(self._traces)
 
     def __call__(
         self, net: nn.Module | Any, groups: Mapping[str, tuple[Tensor, Any]] | None = None
@@ -105,7 +105,7 @@ class NTKWeights:
         elif set(names) != set(self._lam):
             raise ValueError(f"NTKWeights: expected the groups λ was computed for, {tuple(self._lam)}, got {names}")
         self._calls += 1
-        return dict(self._lam)
+        return _copies(self._lam)
 
     def update(
         self, traces: Mapping[str, Tensor | float], rows: Mapping[str, int] | int | None = None
@@ -131,19 +131,18 @@ class NTKWeights:
             stacked = stacked / torch.tensor(counts, dtype=torch.float64, device=stacked.device)
         lam = balance(stacked)
         self.keep({name: x.to(given[name].dtype) for name, x in zip(given, lam.unbind(), strict=True)}, given)
-        return dict(self._lam)
+        return _copies(self._lam)
 
     def keep(self, lam: Mapping[str, Tensor], traces: Mapping[str, Tensor]) -> None:
         """Take over λ that were computed elsewhere, and the traces that they came from: copies, by group."""
-        self._lam = {name: value.detach().clone() for name, value in lam.items()}
-        self._traces = {name: value.detach().clone() for name, value in traces.items()}
+        self._lam, self._traces = _copies(lam), _copies(traces)
 
     def state_dict(self) -> dict[str, Any]:
         """Return counter, λ and traces: with ``load_state_dict`` a run resumes bit for bit."""
         return {
             "calls": self._calls,
-            "lam": {name: value.clone() for name, value in self._lam.items()},
-            "traces": {name: value.clone() for name, value in self._traces.items()},
+            "lam": _copies(self._lam),
+            "traces": _copies(self._traces),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -197,6 +196,11 @@ def balance(traces: Tensor) -> Tensor:
     It looks at no number, so that it can run inside a CUDA graph.
     """
     return torch.where(traces == 0, torch.ones_like(traces), traces.sum() / traces)
+
+
+def _copies(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers elsewhere: what a caller does to them stays with the caller."""
+    return {name: value.detach().clone() for name, value in numbers.items()}
 
 
 def _positive(number: object) -> bool:

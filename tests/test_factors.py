@@ -389,3 +389,12 @@ def test_what_a_caller_does_to_the_diagonal_stays_there():
     before = f.trace()
     f.layer_diag().mul_(2)
     assert torch.equal(f.trace(), before)
+
+
+def test_grams_of_factors_that_do_not_fit_are_refused():
+    net, x = nn.Sequential(nn.Linear(2, 1)), torch.rand(3, 2)
+    f = ntk.factors(net, x)
+    with pytest.raises(TypeError, match="expected factors, got Tensor"):
+        f.gram(x)
+    with pytest.raises(ValueError, match="one dtype and device, got torch.float32 on cpu and torch.float64 on cpu"):
+        f.gram(ntk.factors(copy.deepcopy(net).double(), x.double()))

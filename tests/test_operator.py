@@ -168,3 +168,9 @@ def test_scipy_may_ask_with_complex_vectors():
     K = NTKOperator(net, x)
     v = np.arange(5) + 1j * np.ones(5)
     assert np.allclose(K.to_scipy() @ v, K.to_dense().numpy() @ v)
+
+
+def test_a_kernel_that_is_zero_has_zero_eigenvalues():
+    second = residual("t", "x")(lambda u: u.d(x=2))
+    values, _ = NTKOperator(torch.nn.Linear(2, 1), torch.rand(513, 2), second).eigsh(3)
+    assert torch.equal(values, torch.zeros(3))

@@ -49,9 +49,9 @@ def test_readme_is_in_step_with_the_results(tables):
         pytest.skip(
             "README.md has no speed table yet" if path.exists() else "benchmarks/results/main.json does not exist yet"
         )
-    gpu = BENCHMARKS / "results" / "gpu.json"
-    figures = json.loads(gpu.read_text()) if gpu.exists() else {}
-    assert tables.insert_all(text, json.loads(path.read_text()), figures) == text
+    others = (BENCHMARKS / "results" / f"{name}.json" for name in ("gpu", "main-zen4"))
+    gpu, plain = (json.loads(other.read_text()) if other.exists() else {} for other in others)
+    assert tables.insert_all(text, json.loads(path.read_text()), gpu, plain) == text
 
 
 def test_table_states_times_ratios_and_machine(tables):
@@ -59,6 +59,22 @@ def test_table_states_times_ratios_and_machine(tables):
     expected = "| trace | width 500, N = 300 | 8 ms | 20 ms | 1.6 s (torch.func) | 2.5× | 200× |"
     assert expected in table.splitlines()
     assert "a processor" in table and "ntkfast 12 MB, torch.func 900 MB" in table
+
+
+def test_summary_states_ranges_and_machine(tables):
+    record = CONTENT["measurements"]["trace"]["500x300"]
+    step = {"seconds": {"ntkfast": timing(1e-3), "unfused": timing(2e-3), "nested autograd": timing(4e-3)}}
+    faster = {"seconds": record["seconds"] | {"ntkfast": timing(0.004)}}
+    content = {
+        "machine": CONTENT["machine"] | {"instruction_set": "avx512"},
+        "measurements": {"trace": {"a": record, "b": faster}, "gram": {"a": record}, "step": {"a": step}},
+    }
+    assert tables.summary(content) == (
+        "The same sizes on a processor, level avx512, torch 2.13.0: "
+        "trace 200–400× against torch.func, 2.5–5.0× against unfused; "
+        "gram 200–200× against torch.func, 2.5–2.5× against unfused; "
+        "training step 4.0–4.0× against nested autograd, 2.0–2.0× against unfused."
+    )
 
 
 def test_insert_replaces_only_what_is_between_the_markers(tables):

@@ -249,3 +249,10 @@ def test_traces_and_rows_of_other_libraries_are_taken():
 def test_whole_traces_are_not_cut_off():
     lam = NTKWeights().update({"u": torch.tensor(300), "r": torch.tensor(200)}, rows=1)
     assert lam["r"].item() == 2.5
+
+
+def test_what_a_caller_does_to_weights_stays_there():
+    weights = NTKWeights()
+    weights.update({"u": 3.0, "r": 1.0}, rows=1)["r"].mul_(0)
+    weights.lam["u"].mul_(0)
+    assert weights.lam["r"].item() == 4.0 and weights.lam["u"].item() == pytest.approx(4 / 3)

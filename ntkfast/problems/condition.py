@@ -81,6 +81,8 @@ class Condition:
         if self.n is not None and self.n < 1:
             raise ValueError(f"Condition: expected n >= 1, got {self.n}")
         if isinstance(where, Points):
+            if len(where) == 0:
+                raise ValueError("Condition: expected at least one fixed point, got none")
             check_points(where.xy, "Condition")
             if self.n is not None and self.n > len(where):
                 raise ValueError(f"Condition: expected n <= {len(where)}, the fixed points, got {self.n}")

@@ -152,6 +152,9 @@ class History:
         path = writable_folder(folder) / FILE
         text = "".join(_line(k, record) for k, record in self._sorted())
         replace_file(path, lambda file: file.write(text.encode()))
+        if self._stream is not None and path.resolve() == self._file:  # it wrote to the file that was replaced
+            self._stream.close()
+            self._stream = open(path, "a", encoding="utf-8")
         return path
 
     @classmethod

@@ -212,10 +212,11 @@ class Trainer:
         found = None if error or spectrum else self._captured.replay(kind)
         if found is None:
             found = self._eager(kind, look=recorded, error=error, spectrum=spectrum)
-        elif recorded:
-            self._check_finite("loss", found.losses)
-        if renewed:
-            self._keep_weights(found)
+        else:
+            if recorded:
+                self._check_finite("loss", found.losses)
+            if renewed:
+                self._keep_weights(found)
         if recorded:
             self._record_fast(found)
         if self.scheduler is not None:
@@ -230,6 +231,7 @@ class Trainer:
         self._record_slow(batch, error, spectrum)
         if kind.renews:
             self._step.renew(found)
+            self._keep_weights(found)
         self._step.update()
         return found
 

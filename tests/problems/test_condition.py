@@ -117,3 +117,8 @@ def test_points_and_targets_that_are_replaced_are_placed_anew():
         target.clear()  # so that the next one may come to the same place in memory
         target[""] = torch.full((10,), k + 1.0, dtype=torch.float64)
         assert (condition.targets(("",), D.names, draw) == k + 1).all()
+
+
+def test_a_condition_without_points_is_refused():
+    with pytest.raises(ValueError, match="at least one fixed point, got none"):
+        ntk.Condition(XY[:0])

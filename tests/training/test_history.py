@@ -59,3 +59,13 @@ def test_a_file_that_is_no_history_is_refused(tmp_path):
         (tmp_path / "history.jsonl").write_text(text)
         with pytest.raises(ValueError, match="expected a record a line in .*history.jsonl, got"):
             History.load(tmp_path)
+
+
+def test_a_history_that_is_saved_where_it_streams_goes_on_streaming(tmp_path):
+    history = History()
+    history.stream(tmp_path)
+    history.add(0, seconds=1.0)
+    history.save(tmp_path)
+    history.add(1, seconds=2.0)
+    history.close()
+    assert sorted(History.load(tmp_path).records) == [0, 1]

@@ -189,3 +189,14 @@ def test_a_parameter_that_was_replaced_is_refused():
     layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
     with pytest.raises(ValueError, match=r"got another '0.weight': write into parameters in place"):
         iteration.run(TRACES)
+
+
+def test_weights_that_are_not_finite_stop_a_run_before_anything_moves():
+    tiny = ntk.Condition(D, lambda u: 1e-156 * u, n=5)
+    problem = ntk.Problem(D, {"s": tiny, "r": ntk.Condition(D, lambda u: u.d(t=1), n=5)})
+    net = ntk.MLP([2, 4, 1], dtype=torch.float64)
+    before = copy.deepcopy(net.state_dict())
+    trainer = ntk.Trainer(problem, net, ntk.NTKWeights(every=1))
+    with pytest.raises(FloatingPointError, match="iteration 0: the weight of group 's'"):
+        trainer.fit(3, progress=False)
+    assert trainer.iteration == 0 and all(torch.equal(before[name], p) for name, p in net.state_dict().items())
