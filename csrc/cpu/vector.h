@@ -183,6 +183,9 @@ NTKFAST_INLINE void store_partial(T* p, Vec<T> v, int n) {
 constexpr int64_t kCacheLine = 64;
 inline void prefetch(const char* line) { __builtin_prefetch(line, 0, 2); }
 
+// The same for a line that will be written; it comes as far as L1.
+inline void prefetch_to_write(const char* line) { __builtin_prefetch(line, 1, 3); }
+
 // ---- reductions
 
 // Σ of the lanes, halves added to halves: the order is fixed.
