@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from . import reference
 from .gram import gram
-from .residual import Residual, value
-from .spectrum import in_float64
+from .precision import cast_groups, cast_network
+from .residual import Residual, check_points, value
+from .sweep import Group, as_groups
 from .trace import trace
 
 TILE_POINTS = 12  # per group, for the gram
@@ -74,6 +75,7 @@ def check(
 
     Raises:
         ValueError: no points, or what ``ntk.gram`` refuses.
+        TypeError: arguments of a wrong type.
 
     Cost: a reference Jacobian row for each of these points, by nested automatic differentiation.
 
@@ -84,18 +86,22 @@ def check(
         >>> ntk.check(net, torch.rand(50, 2)).passed
         True
     """
-    groups = points if isinstance(points, Mapping) else {"": (points, residual)}
+    groups, several = as_groups(points, residual)
+    for name, (x, fn) in groups.items():
+        check_points(fn, getattr(x, "xy", x), finite=False)
+        if len(x) == 0:
+            raise ValueError(f"check: expected at least one point{f' in group {name!r}' if name else ''}, got none")
     generator = torch.Generator().manual_seed(seed)
-    many = {name: _some(name, x, fn, TRACE_POINTS, generator) for name, (x, fn) in groups.items()}
-    few = {name: _some(name, x, fn, TILE_POINTS, generator) for name, (x, fn) in groups.items()}
-    exact_net, exact_many = in_float64(net, many)
+    many = {name: _some(*group, TRACE_POINTS, generator) for name, group in groups.items()}
+    few = {name: _some(*group, TILE_POINTS, generator) for name, group in groups.items()}
+    exact_net, exact_many = cast_network(net, torch.float64), cast_groups(many, torch.float64)
     errors = {
         name: _relative(trace(net, *group), reference.trace(exact_net, *exact_many[name]))
         for name, group in many.items()
     }
     # A lone group goes as (points, residual): the name "" is ours.
-    K = gram(net, few) if isinstance(points, Mapping) else gram(net, *few[""])
-    exact_K = reference.gram(*in_float64(net, few))
+    K = gram(net, few) if several else gram(net, *few[""])
+    exact_K = reference.gram(exact_net, cast_groups(few, torch.float64))
     return Check(
         trace_errors=errors,
         gram_error=_relative(K, exact_K),
@@ -106,13 +112,11 @@ def check(
     )
 
 
-def _some(name: str, points: Any, residual: Any, most: int, generator: torch.Generator) -> tuple[Any, Any]:
+def _some(points: Any, residual: Residual, most: int, generator: torch.Generator) -> Group:
     n = len(points)
-    if n == 0:
-        raise ValueError(f"check: expected at least one point{f' in group {name!r}' if name else ''}, got none")
     chosen = torch.randperm(n, generator=generator)[:most].sort().values.to(getattr(points, "xy", points).device)
     # Coefficients that are aligned with the points follow them.
-    aligned = {key: c[chosen] for key, c in residual.aligned(n).items()} if isinstance(residual, Residual) else {}
+    aligned = {key: c[chosen] for key, c in residual.aligned(n).items()}
     return points[chosen], residual.bind(**aligned) if aligned else residual
 
 

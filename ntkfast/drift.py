@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .chain import Chain
+from .chain import Chain, chain_of
 from .contraction import contract
 from .memory import factor_bytes, parse_memory
+from .precision import cast_groups, cast_network
 from .residual import Residual, value
 from .snapshot import Snapshot, Workspace, sweep
-from .spectrum import in_float64
 from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone
 
@@ -111,6 +111,8 @@ def _relative(change: float, size: float) -> Tensor:
 
 def _alike(net: nn.Module, start: nn.Module) -> nn.Module:
     """The network at the start, its parameters frozen where those of the network now are: often it is a frozen copy."""
+    for network in (net, start):  # before a copy fails for reasons of its own
+        chain_of(network)
     asked = {name: p.requires_grad for name, p in net.named_parameters()}
     start = copy.deepcopy(start)
     for name, p in start.named_parameters():
@@ -126,9 +128,9 @@ class _Side:
 
     @staticmethod
     def of(net: nn.Module, points: Any, residual: Residual, wrt: str | Sequence[str] | None) -> _Side:
-        net, points = in_float64(net, points)
-        chain, args = chain_args(net, wrt)
-        return _Side(chain, args, group_args(chain, as_groups(points, residual)[0]))
+        groups = cast_groups(as_groups(points, residual)[0], torch.float64)
+        chain, args = chain_args(cast_network(net, torch.float64), wrt)
+        return _Side(chain, args, group_args(chain, groups))
 
     def cut(self, points: int) -> list[tuple[int, GroupArgs, list[Tensor]]]:
         return list(chunks(self.chain, self.args, self.groups, points))

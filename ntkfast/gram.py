@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.autograd.graph import increment_version
 from .chain import Chain
 from .contraction import METHODS, contract, paths
 from .memory import digit_bytes, factor_bytes, parse_memory
+from .precision import cast_groups, cast_network
 from .residual import Residual, value
 from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks
@@ -84,9 +84,9 @@ def gram(
         raise ValueError(f"gram: expected a method out of {METHODS}, got {method!r}")
     groups, several = as_groups(x, residual)
     symmetric = y is None and (residual_y is None or residual_y is residual)
-    if dtype is not None:
-        net, groups, y = _cast(net, groups, y, dtype)
     other = groups if symmetric else _other_groups(groups, several, residual, y, residual_y)
+    if dtype is not None:
+        net, groups, other = cast_network(net, dtype), cast_groups(groups, dtype), cast_groups(other, dtype)
     chain, args = chain_args(net, wrt)
     budget = parse_memory(memory)
     sides = (group_args(chain, groups), None if symmetric else group_args(chain, other))
@@ -101,19 +101,6 @@ def gram(
             K = _assemble(chain, only_layer(args, i), *sides, method, budget, None)
             found[layer.name] = _sum_components(K, sides, None) if sum_components else K
     return found
-
-
-def _cast(net: nn.Module, groups: dict[str, Any], y: Any, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Any], Any]:
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"gram: expected dtype float32 or float64, got {dtype}")
-
-    def points(where: Any) -> Any:
-        return where.to(dtype=dtype) if hasattr(where, "to") else where
-
-    def cast(side: Any) -> Any:
-        return {k: (points(p), r) for k, (p, r) in side.items()} if isinstance(side, Mapping) else points(side)
-
-    return copy.deepcopy(net).to(dtype), cast(groups), None if y is None else cast(y)
 
 
 def _other_groups(

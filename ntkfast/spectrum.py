@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,6 +42,7 @@ def spectrum(
 
     Raises:
         ValueError: what ``ntk.gram`` refuses, or a kernel that is not finite.
+        TypeError: arguments of a wrong type.
 
     Cost: a gram in float64 and 4/3 N³ flops; N² · 8 bytes.
 
@@ -56,11 +56,7 @@ def spectrum(
         >>> ntk.spectrum(net, torch.rand(5, 2)).shape
         torch.Size([5])
     """
-    net, points = in_float64(net, points)
-    if isinstance(points, Mapping):
-        K = gram(net, points, wrt=wrt, memory=memory)
-    else:
-        K = gram(net, points, residual, wrt=wrt, memory=memory)
+    K = gram(net, points, residual, wrt=wrt, memory=memory, dtype=torch.float64)
     check_kernel("spectrum", K)
     return torch.linalg.eigvalsh(K).flip(0)
 
@@ -164,15 +160,3 @@ def _check_eigenvalues(name: str, eigenvalues: object) -> None:
         raise ValueError(f"{name}: expected eigenvalues of shape (N,) with N ≥ 1, got {tuple(eigenvalues.shape)}")
     if not bool(eigenvalues.isfinite().all()):
         raise ValueError(f"{name}: expected finite eigenvalues, got NaN or infinity")
-
-
-def in_float64(net: nn.Module, points: Any) -> tuple[nn.Module, Any]:
-    """Return a copy of the network and its points (or groups) in float64; the caller's own stay as they are."""
-    net = copy.deepcopy(net).double()
-    if isinstance(points, Mapping):
-        return net, {name: (_double(x), residual) for name, (x, residual) in points.items()}
-    return net, _double(points)
-
-
-def _double(points: Any) -> Any:
-    return points.detach().double() if isinstance(points, Tensor) else points.to(dtype=torch.float64)

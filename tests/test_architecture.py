@@ -19,7 +19,7 @@ STAGES = (
     ("tape", "probe", "tiles"),
     ("recording",),
     ("sweep",),
-    ("memory",),
+    ("memory", "precision"),
     ("streaming", "snapshot", "rows"),
     ("contraction",),
     ("factors",),

@@ -13,8 +13,23 @@ TANH = Case("tanh", lambda: mlp(nn.Tanh), wave)
 VERBS = [ntk.trace, ntk.diag, ntk.gram, ntk.factors]
 
 
+def gram_in_float64(*args):
+    return ntk.gram(*args, dtype=torch.float64)
+
+
+def drift(net, *args):
+    return ntk.kernel_drift(net, net, *args)
+
+
 @pytest.fixture(params=VERBS, ids=lambda verb: verb.__name__)
 def verb(request: pytest.FixtureRequest):
+    return request.param
+
+
+@pytest.fixture(
+    params=[*VERBS, ntk.spectrum, ntk.NTKOperator, ntk.check, gram_in_float64, drift], ids=lambda verb: verb.__name__
+)
+def any_verb(request: pytest.FixtureRequest):
     return request.param
 
 
@@ -29,39 +44,39 @@ def refused(*words: str, error=(ValueError, TypeError)):
 
 
 @pytest.mark.parametrize("columns", [1, 3])
-def test_wrong_number_of_columns(verb, columns):
+def test_wrong_number_of_columns(any_verb, columns):
     with refused("2", f"{columns}", "expected", "got", error=ValueError):
-        verb(TANH.net(), uniform(5, columns), wave)
+        any_verb(TANH.net(), uniform(5, columns), wave)
     with refused("2", f"{columns}", "expected", "got", error=ValueError):
-        verb(TANH.net(), uniform(5, columns), ntk.value)
+        any_verb(TANH.net(), uniform(5, columns), ntk.value)
     with refused("2", f"{columns}", "expected", "got", error=ValueError):
-        verb(TANH.net(), {"u": (uniform(5), wave), "r": (uniform(5, columns), ntk.value)})
+        any_verb(TANH.net(), {"u": (uniform(5), wave), "r": (uniform(5, columns), ntk.value)})
 
 
-def test_residual_with_other_columns_than_the_network(verb):
+def test_residual_with_other_columns_than_the_network(any_verb):
     with refused("2", "3", error=ValueError):
-        verb(randomized(mlp(nn.Tanh, (3, 4, 1))), uniform(5, 3), wave)
+        any_verb(randomized(mlp(nn.Tanh, (3, 4, 1))), uniform(5, 3), wave)
 
 
 @pytest.mark.parametrize("points", [torch.rand(2, dtype=torch.float64), torch.rand(2, 2, 2, dtype=torch.float64)])
-def test_points_of_other_than_two_dimensions(verb, points):
+def test_points_of_other_than_two_dimensions(any_verb, points):
     with refused("expected", "got", error=ValueError):
-        verb(TANH.net(), points)
+        any_verb(TANH.net(), points)
 
 
 @pytest.mark.parametrize("points", [[[0.0, 0.0]], None, "points"])
-def test_points_that_are_no_tensor(verb, points):
+def test_points_that_are_no_tensor(any_verb, points):
     with refused("tensor", "got", error=TypeError):
-        verb(TANH.net(), points)
+        any_verb(TANH.net(), points)
 
 
-def test_an_unknown_coordinate(verb):
+def test_an_unknown_coordinate(any_verb):
     derivative = ntk.residual("t", "x")(lambda u: u.d(z=1))
     with refused("z", "t", error=ValueError):
-        verb(TANH.net(), TANH.points(), derivative)
+        any_verb(TANH.net(), TANH.points(), derivative)
     position = ntk.residual("t", "x")(lambda u, at: u * at.z)
     with refused("z", "t", error=(ValueError, AttributeError)):
-        verb(TANH.net(), TANH.points(), position)
+        any_verb(TANH.net(), TANH.points(), position)
 
 
 def test_a_column_named_like_a_coordinate(verb):
@@ -83,11 +98,11 @@ def test_points_on_another_device_than_the_network(verb):
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("residual", [ntk.value, wave], ids=["value", "wave"])
-def test_points_that_are_not_finite(verb, residual, bad):
+def test_points_that_are_not_finite(any_verb, residual, bad):
     x = TANH.points()
     x[7, 1] = bad
     with refused("finite", "7", error=ValueError):
-        verb(TANH.net(), x, residual)
+        any_verb(TANH.net(), x, residual)
 
 
 def test_large_finite_points_are_finite(verb):
@@ -96,55 +111,55 @@ def test_large_finite_points_are_finite(verb):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
-def test_points_that_are_no_floats(verb, dtype):
+def test_points_that_are_no_floats(any_verb, dtype):
     with refused("float", "got"):
-        verb(TANH.net(), torch.ones(3, 2, dtype=dtype), wave)
+        any_verb(TANH.net(), torch.ones(3, 2, dtype=dtype), wave)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(verb, dtype):
+def test_half_precision(any_verb, dtype):
     with refused("float32", "got"):
-        verb(TANH.net().to(dtype), TANH.points().to(dtype), ntk.value)
+        any_verb(TANH.net().to(dtype), TANH.points().to(dtype), ntk.value)
 
 
-def test_a_second_derivative_of_relu(verb):
+def test_a_second_derivative_of_relu(any_verb):
     net = randomized(mlp(nn.ReLU))
     with refused("ReLU", "second", error=ValueError):
-        verb(net, TANH.points(), wave)
+        any_verb(net, TANH.points(), wave)
     with refused("ReLU", "second", error=ValueError):
-        verb(net, {"u": (TANH.points(), ntk.value), "r": (TANH.points(), heat.bind(kappa=0.1))})
-    verb(net, TANH.points(), ntk.value)
+        any_verb(net, {"u": (TANH.points(), ntk.value), "r": (TANH.points(), heat.bind(kappa=0.1))})
+    any_verb(net, TANH.points(), ntk.value)
 
 
-def test_a_layer_that_is_not_native_is_named(verb):
+def test_a_layer_that_is_not_native_is_named(any_verb):
     net = nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.Linear(4, 1)).double()
     with refused("LayerNorm", "'1'", error=ValueError):
-        verb(net, TANH.points())
+        any_verb(net, TANH.points())
 
 
-def test_a_network_that_is_no_module(verb):
+def test_a_network_that_is_no_module(any_verb):
     with refused("Module", "function", error=TypeError):
-        verb(lambda x: x, TANH.points())
+        any_verb(lambda x: x, TANH.points())
 
 
-def test_rows_of_a_wrong_shape(verb):
+def test_rows_of_a_wrong_shape(any_verb):
     for wrong in (
         lambda u: u.d(t=1).sum() if hasattr(u.d(t=1), "sum") else torch.sum(u.d(t=1)),
         lambda u: torch.stack([torch.sin(u), torch.cos(u)], 1),
     ):
         with refused("got", error=ValueError):
-            verb(TANH.net(), TANH.points(), ntk.residual("t", "x")(wrong))
+            any_verb(TANH.net(), TANH.points(), ntk.residual("t", "x")(wrong))
 
 
-def test_a_coefficient_without_a_value(verb):
+def test_a_coefficient_without_a_value(any_verb):
     with refused("kappa"):
-        verb(TANH.net(), TANH.points(), heat)
+        any_verb(TANH.net(), TANH.points(), heat)
 
 
 @pytest.mark.parametrize("group", [torch.rand(3, 2, dtype=torch.float64), (wave,), None])
-def test_a_group_that_is_no_pair(verb, group):
+def test_a_group_that_is_no_pair(any_verb, group):
     with refused("r", "points"):
-        verb(TANH.net(), {"r": group})
+        any_verb(TANH.net(), {"r": group})
 
 
 @pytest.mark.parametrize("verb", [ntk.trace, ntk.diag, ntk.gram], ids=lambda verb: verb.__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..chain import Chain
 from ..factors import Factors, unchecked_factors
+from ..gram import gram
 from ..problems import Condition, Problem
 from ..problems.condition import Draw
 from ..recording import record
@@ -160,13 +160,11 @@ class Layout:
 
         Cost: one Gram of all N rows and one symmetric eigenvalue problem per group.
         """
-        double = copy.deepcopy(net).double()
-        groups = {name: (points.to(dtype=torch.float64), residual) for name, (points, residual) in batch.groups.items()}
-        gram = sweep(double, Batch(groups, None)).gram()
+        K = gram(net, batch.groups, dtype=torch.float64)
         spectra = {}
         for k, group in enumerate(self.groups):
             mine = torch.nonzero(self.group_of_row == k).squeeze(1)
-            block = gram[mine][:, mine].cpu()
+            block = K[mine][:, mine].cpu()
             spectra[group] = torch.linalg.eigvalsh(block).flip(0).tolist()
         return spectra
 
