@@ -86,9 +86,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=100, help="iterations between two measurements; before that, all")
     parser.add_argument("--out", default="runs/poisson1d")
     args = parser.parse_args(argv)
-    for name in ("width", "iterations", "every"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name}: expected a positive number, got {getattr(args, name)}")
+    for name, least in {"width": 1, "iterations": 2, "every": 1}.items():
+        if getattr(args, name) < least:
+            parser.error(f"--{name}: expected at least {least}, got {getattr(args, name)}")
+    if not 0 < args.lr < math.inf:
+        parser.error(f"--lr: expected a positive number, got {args.lr}")
     return args
 
 
@@ -101,6 +103,8 @@ def train(net: nn.Module, first: nn.Module, groups: dict, args: argparse.Namespa
         with torch.no_grad():
             f = ntk.factors(net, groups, workspace=workspace)
             rows = f.rows
+            if not bool(rows.isfinite().all()):
+                raise SystemExit(f"iteration {k}: expected finite residuals, got NaN or infinity; take a smaller --lr")
             if k < args.every or k % args.every == 0 or k in shown:
                 measure(records, k, rows, net, first, groups)
             if k in shown:
@@ -153,7 +157,8 @@ def mode_curves(first: nn.Module, groups: dict, records: Records, lr: float) -> 
     components = torch.stack(records.rows) @ vectors.flip(1)  # (T, N), the largest eigenvalue first
     decay = ntk.mode_decay(values.flip(0), lr / ROWS, torch.tensor(records.iterations))
     measured, predicted = {}, {}
-    for mode in MODES:
+    rounding = len(values) * torch.finfo(values.dtype).eps * values[-1]
+    for mode in [mode for mode in MODES if values[-mode] > rounding]:
         label = rf"mode {mode}, $\mu = 10^{{{math.log10(values[-mode]):.1f}}}$"
         measured[label] = components[1:, mode - 1].square()
         predicted[label] = (decay[1:, mode - 1] * components[0, mode - 1]).square()

@@ -126,7 +126,7 @@ def chain_of(net: nn.Module) -> Chain:
             raise ValueError(
                 "expected no global module hooks (torch.nn.modules.module.register_module_…_hook), got some"
             )
-    standardize: Standardize | None = None
+    standardize: tuple[str, Standardize] | None = None
     linears: list[tuple[str, nn.Module | None]] = []  # None: an inserted identity
     activations: list[nn.Module | None] = []  # the activation after each
     for name, module in _leaves(net, "", set()):
@@ -142,7 +142,7 @@ def chain_of(net: nn.Module) -> Chain:
         elif kind is Standardize:
             if linears or standardize is not None:
                 _refuse(name, module, "Standardize as the first layer only", "it after other layers")
-            standardize = module
+            standardize = (name, module)
         elif kind is nn.Dropout or kind is nn.AlphaDropout:
             if module.training and module.p > 0:
                 _refuse(name, module, "dropout that is off (p=0 or net.eval())", f"p={module.p} in training mode")
@@ -264,7 +264,7 @@ def _assemble(
     net: nn.Module,
     linears: list[tuple[str, nn.Module | None]],
     activations: list[nn.Module | None],
-    standardize: Standardize | None,
+    standardize: tuple[str, Standardize] | None,
 ) -> Chain:
     first = next(((name, module) for name, module in linears if module is not None), None)
     if first is None:
@@ -289,8 +289,8 @@ def _assemble(
         layers.append(layer)
     if standardize is None:
         return Chain(tuple(layers))
-    _check_standardize(standardize, like)
-    return Chain(tuple(layers), standardize.mean, standardize.std)
+    _check_standardize(*standardize, like)
+    return Chain(tuple(layers), standardize[1].mean, standardize[1].std)
 
 
 def _layer(name: str, module: nn.Module | None, activation: Any, width: int, like: Tensor) -> Layer:
@@ -331,6 +331,8 @@ def _check_parameters(name: str, module: nn.Module, like: Tensor, spans: list[tu
         if not plain or p.dtype is not dtype or p.device != device:
             _refuse_parameter(name, module, key, p, like)
         start = p.data_ptr()
+        if start == 0 and p.nbytes:
+            _refuse(name, module, f"{key} with memory", "one whose storage was freed")
         spans.append((start, start + p.nbytes, name, module))
     weight, bias = parameters["weight"], parameters["bias"]
     assert weight is not None
@@ -364,8 +366,7 @@ def _check_tied(spans: list[tuple[int, int, str, nn.Module]]) -> None:
         end, owner = stop, name
 
 
-def _check_standardize(module: Standardize, weight: Tensor) -> None:
-    name = "standardize"
+def _check_standardize(name: str, module: Standardize, weight: Tensor) -> None:
     for key, buffer in (("mean", module.mean), ("std", module.std)):
         if buffer.dtype is not weight.dtype or buffer.device != weight.device:
             wanted = f"{key} in {weight.dtype} on {weight.device}, as the parameters"

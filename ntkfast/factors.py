@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -358,6 +359,7 @@ def gradients_for(where: str, parameters: Mapping[str, Tensor], out: Mapping[str
                 f"{where}: expected out contiguous, {tuple(p.shape)} in {p.dtype} on {p.device} for {name!r}, "
                 f"got {tuple(given.shape)} in {given.dtype} on {given.device}, strides {given.stride()}"
             )
-    if len({out[name].data_ptr() for name in parameters}) < len(parameters):
-        raise ValueError(f"{where}: expected a tensor of its own for every parameter in out, got one under two names")
+    spans = sorted((out[name].data_ptr(), out[name].data_ptr() + out[name].nbytes) for name in parameters)
+    if any(start < end for (_, end), (start, _) in pairwise(spans)):
+        raise ValueError(f"{where}: expected memory of its own for every parameter in out, got tensors that share some")
     return {name: out[name] for name in parameters}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +34,24 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 200,
 }
 WIDTH = 6.8  # inches: a text column of a paper
-Curve = tuple[ArrayLike, ArrayLike]  # iterations, values
+
+
+@runtime_checkable
+class Record(Protocol):
+    """Values at iterations, as a history has them (``history.error``)."""
+
+    @property
+    def iterations(self) -> ArrayLike:
+        """When they were recorded."""
+        ...
+
+    @property
+    def values(self) -> ArrayLike:
+        """What was."""
+        ...
+
+
+Curve = tuple[ArrayLike, ArrayLike] | Record  # iterations, values
 
 
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -60,16 +78,27 @@ def color_of(k: int) -> str:
 
 
 def symbol(group: str) -> str:
-    r"""Return a group's name as mathematics: ``u``, ``ut`` with t as a subscript, longer names upright.
+    r"""Return a group's name as mathematics: ``u``, ``ut`` with t as a subscript, longer and other names upright.
 
     Example:
         >>> from ntkfast.plots import symbol
         >>> symbol("ut"), symbol("continuity")
         ('u_{t}', '\\mathrm{continuity}')
     """
+    if not group.isalnum():
+        return rf"\text{{{re.sub('[{}$]', _escaped, group)}}}"
     if not (group.isalpha() and len(group) <= 3):
         return rf"\mathrm{{{group}}}"
     return group if len(group) == 1 else f"{group[0]}_{{{group[1:]}}}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "\\" + found[0]
+
+
+def _points_of(curve: Curve) -> tuple[ArrayLike, ArrayLike]:
+    """Iterations and values."""
+    return (curve.iterations, curve.values) if isinstance(curve, Record) else curve
 
 
 @_styled
@@ -77,7 +106,7 @@ def losses(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """Draw the loss of every group, one panel a group: a run's records faint, their running geometric mean strong.
 
     Args:
-        runs: by label of the run, by group: (iterations, losses).
+        runs: by label of the run, by group: (iterations, losses), or what a history has of them (``history.loss``).
 
     Returns:
         The figure.
@@ -87,7 +116,7 @@ def losses(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
     for axis, group in zip(axes, groups, strict=True):
         for k, (label, curves) in enumerate(runs.items()):
             if group in curves:
-                iterations, values = curves[group]
+                iterations, values = _points_of(curves[group])
                 axis.semilogy(iterations, values, color=color_of(k), linewidth=0.5, alpha=0.3)
                 axis.semilogy(iterations, _smooth(values), color=color_of(k), linestyle=DASHES[k % 2], label=label)
         axis.set(title=rf"$\mathcal{{L}}_{{{symbol(group)}}}$", xlabel="iteration")
@@ -104,7 +133,7 @@ def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
     The axis is logarithmic; where all errors lie within a decade its ticks are plain numbers.
 
     Args:
-        runs: by label: a curve (iterations, errors) for each seed.
+        runs: by label: a curve (iterations, errors), or ``history.error``, for each seed.
 
     Returns:
         The figure.
@@ -112,9 +141,12 @@ def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
     figure, (axis,) = _panels(1, 2.9)
     for k, (label, curves) in enumerate(runs.items()):
         for i, curve in enumerate(curves):
-            axis.semilogy(*curve, color=color_of(k), linestyle=DASHES[k % 2], label=label if i == 0 else None)
+            style = {"color": color_of(k), "linestyle": DASHES[k % 2], "label": label if i == 0 else None}
+            axis.semilogy(*_points_of(curve), **style)
     axis.set(xlabel="iteration", ylabel=r"relative $L^2$ error")
-    _plain_within_a_decade(axis, [np.asarray(values, float) for curves in runs.values() for _, values in curves])
+    _plain_within_a_decade(
+        axis, [np.asarray(_points_of(curve)[1], float) for curves in runs.values() for curve in curves]
+    )
     _thousands(axis)
     figure.legend(loc="outside lower center", ncols=len(runs))
     return figure
@@ -125,14 +157,14 @@ def weights(curves: Mapping[str, Curve]) -> Figure:
     """Draw the loss weights λ of every group over iterations.
 
     Args:
-        curves: by group: (iterations, weights).
+        curves: by group: (iterations, weights), or ``history.weights``.
 
     Returns:
         The figure.
     """
     figure, (axis,) = _panels(1, 2.9)
     for k, (group, curve) in enumerate(curves.items()):
-        axis.semilogy(*curve, color=color_of(k), label=rf"$\lambda_{{{symbol(group)}}}$")
+        axis.semilogy(*_points_of(curve), color=color_of(k), label=rf"$\lambda_{{{symbol(group)}}}$")
     axis.set(xlabel="iteration", ylabel="loss weight")
     _thousands(axis)
     figure.legend(loc="outside lower center", ncols=len(curves))
@@ -193,7 +225,7 @@ def drifts(curves: Mapping[str, Curve]) -> Figure:
     """
     figure, axes = _panels(len(curves), 2.3)
     for k, (axis, (label, curve)) in enumerate(zip(axes, curves.items(), strict=True)):
-        axis.plot(*curve, color=color_of(k))
+        axis.plot(*_points_of(curve), color=color_of(k))
         axis.set(title=label, xlabel="iteration", ylim=(0, None))
         _thousands(axis)
     return figure

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import math
 import numbers
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +166,19 @@ class Residual:
             raise ValueError(f"ntk.value[j] expects an index of at least 0, got {index}")
         return Residual(None, index=index)
 
+    __iter__ = None  # by its index alone it would go on without end
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The name of a decorated function finds the residual, not the function, so that pickle has to go by that name.
+        fn, coefficients = _unbound(self.fn)
+        path = (getattr(fn, "__module__", None), getattr(fn, "__qualname__", ""))
+        known = _named(*path)
+        if isinstance(known, Residual) and known.coordinates == self.coordinates:
+            known_fn, known_coefficients = _unbound(known.fn)
+            if known_fn is fn and known_coefficients.keys() <= coefficients.keys():
+                return _bound, (*path, coefficients)
+        return Residual, (self.fn, self.coordinates, self.outputs or None, self.index)
+
     def __repr__(self) -> str:
         if self.fn is None:
             return f"ntk.{self.name}"
@@ -288,6 +303,27 @@ def check_finite(residual: Residual, points: Tensor) -> None:
     if not math.isfinite(points.detach().sum()) and not bool(points.detach().isfinite().all()):
         bad = int((~points.detach().isfinite().all(1)).nonzero()[0, 0])
         raise ValueError(f"residual {residual.name}: expected finite points, got NaN or infinity in row {bad}")
+
+
+def _unbound(fn: Any) -> tuple[Any, dict[str, Any]]:
+    """The function that was decorated, and what it has been bound to since."""
+    coefficients: dict[str, Any] = {}
+    while isinstance(fn, functools.partial) and not fn.args:
+        fn, coefficients = fn.func, fn.keywords | coefficients
+    return fn, coefficients
+
+
+def _named(module: str | None, path: str) -> Any:
+    """What a module has under a name, or under names below names (``A.b``); None if nothing."""
+    found: Any = sys.modules.get(module or "")
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _bound(module: str, path: str, coefficients: dict[str, Any]) -> Residual:
+    importlib.import_module(module)
+    return _named(module, path).bind(**coefficients)
 
 
 def _name(fn: Any) -> str:

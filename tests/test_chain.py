@@ -149,6 +149,10 @@ def set_bias(layer):
     layer.bias = nn.Parameter(torch.zeros(3))
 
 
+def free(layer):
+    layer.weight.untyped_storage().resize_(0)
+
+
 class OwnForward(nn.Sequential):
     def forward(self, x):
         return 2 * super().forward(x)
@@ -246,6 +250,7 @@ REFUSED = {
     "mixed types": (with_layer(nn.Module.double), "layer '2' (Linear)", "torch.float32 on cpu, as the first layer"),
     "meta": (sequential(nn.Tanh()).to("meta"), "layer '0' (Linear)", "a meta tensor"),
     "half on meta": (with_layer(lambda layer: layer.to("meta")), "layer '2' (Linear)", "a meta tensor"),
+    "freed": (with_layer(free), "layer '2' (Linear)", "weight with memory, got one whose storage was freed"),
     "sizes": (nn.Sequential(nn.Linear(2, 4), nn.Linear(3, 1)), "layer '1' (Linear)", "4 input features, as the layer"),
     "bias": (with_layer(set_bias), "layer '2' (Linear)", "(1, 4) and (3,)"),
     "a third parameter": (
@@ -257,7 +262,7 @@ REFUSED = {
     "empty": (nn.Sequential(), "the network (Sequential)", "at least one nn.Linear, got none"),
     "standardize of another type": (
         nn.Sequential(Standardize((0, 0), (1, 1), dtype=torch.float64), nn.Linear(2, 1)),
-        "(Standardize)",
+        "layer '0' (Standardize)",
         "mean in torch.float32 on cpu, as the parameters, got torch.float64 on cpu",
     ),
     "standardize of another size": (

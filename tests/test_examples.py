@@ -113,5 +113,23 @@ def test_poisson_writes_figures_and_a_summary(tmp_path):
 
 def test_poisson_refuses_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    done = run(tmp_path, "poisson1d.py", "--iterations", "1", "--out", "file/below")
+    done = run(tmp_path, "poisson1d.py", "--iterations", "2", "--out", "file/below")
     assert done.returncode != 0 and "expected a folder that can be written, got 'file/below'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--iterations", "1"), "--iterations: expected at least 2, got 1"),
+        (("--lr", "nan"), "--lr: expected a positive number, got nan"),
+        (("--lr", "1", "--width", "32"), "expected finite residuals, got NaN or infinity; take a smaller --lr"),
+    ],
+)
+def test_poisson_refuses_what_it_cannot_do(tmp_path, arguments, sentence):
+    done = run(tmp_path, "poisson1d.py", *arguments)
+    assert done.returncode != 0 and sentence in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_poisson_draws_the_modes_that_a_narrow_network_has(tmp_path):
+    done = run(tmp_path, "poisson1d.py", "--iterations", "2", "--width", "1", "--out", "out")
+    assert done.returncode == 0, done.stderr

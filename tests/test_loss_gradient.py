@@ -221,5 +221,9 @@ def test_an_out_that_does_not_fit_is_refused():
         ntk.loss_gradient(net, wave_groups(), out={})
     square = mlp(nn.Tanh, (2, 2, 2, 1)).double()
     out = {name: torch.empty_like(p) for name, p in square.named_parameters()}
-    with pytest.raises(ValueError, match="a tensor of its own for every parameter in out, got one under two names"):
-        ntk.loss_gradient(square, wave_groups(), out={**out, "3.weight": out["1.weight"]})
+    overlapping = torch.empty(6, dtype=torch.float64)
+    for shared in ({"3.weight": out["1.weight"]}, {"1.weight": overlapping[:4].view(2, 2), "1.bias": overlapping[3:5]}):
+        with pytest.raises(
+            ValueError, match="memory of its own for every parameter in out, got tensors that share some"
+        ):
+            ntk.loss_gradient(square, wave_groups(), out={**out, **shared})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ntkfast import plots
+from ntkfast.training import History
 
 K = [0, 100, 200]
 CURVE = (K, [1.0, 0.1, 0.01])
@@ -59,6 +60,30 @@ def test_errors_over_decades_are_labelled_in_powers_of_ten():
     figure = plots.errors({"a": [CURVE]})
     figure.draw_without_rendering()
     assert any("10^{-1}" in label.get_text() for label in figure.axes[0].get_yticklabels())
+
+
+def test_what_a_history_has_is_a_curve():
+    history = History()
+    for k, loss in zip(*CURVE, strict=True):
+        history.add(k, loss={"u": loss}, weights={"u": loss, "r": 1.0}, error=loss)
+    axes = (
+        plots.losses({"run": history.loss}).axes[0],
+        plots.weights(history.weights).axes[0],
+        plots.errors({"run": [history.error]}).axes[0],
+        plots.drifts({"change": history.error}).axes[0],
+    )
+    for axis in axes:
+        assert list(axis.lines[0].get_xdata()) == CURVE[0] and list(axis.lines[0].get_ydata()) == CURVE[1]
+
+
+@pytest.mark.parametrize("name", ["my_group", "u 1", "100 %", "a{b}", "$x$", "a\\b", "#^~&\"'", "", "ü_x"])
+def test_any_name_of_a_group_can_be_drawn(name):
+    for figure in (
+        plots.weights({name: CURVE}),
+        plots.losses({"a": {name: CURVE}}),
+        plots.spectra({name: {0: [2.0, 1.0]}}),
+    ):
+        figure.draw_without_rendering()
 
 
 def test_spectra_leave_out_what_is_not_positive():

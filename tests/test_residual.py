@@ -1,5 +1,8 @@
 """Residuals: how parameters are told apart, binding, and what is refused."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -115,3 +118,47 @@ def test_captured_points_are_not_looked_at(monkeypatch):
 
 def test_check_points_can_leave_the_numbers_alone():
     check_points(wave, torch.full((1, 2), float("nan")), finite=False)
+
+
+@residual("x")
+def advection(u, speed):
+    return speed * u.d(x=1)
+
+
+def plain(u):
+    return u * u
+
+
+def equal(a, b):
+    assert (a.coordinates, a.outputs, a.index, a.name) == (b.coordinates, b.outputs, b.index, b.name)
+    assert list(a.coefficients) == list(b.coefficients)
+    assert all(
+        bool((torch.as_tensor(c) == torch.as_tensor(b.coefficients[k])).all()) for k, c in a.coefficients.items()
+    )
+    return True
+
+
+def test_residuals_of_a_module_can_be_pickled():
+    speeds = torch.tensor([1.0, 2.0])
+    kept = (advection, advection.bind(speed=2.0), advection.bind(speed=1.0).bind(speed=speeds))
+    for one in (*kept, value, value[3], Residual(plain, ("x",)), Residual(plain, ("y",))):
+        back = pickle.loads(pickle.dumps(one))
+        assert equal(back, one)
+        net, points = torch.nn.Linear(1, 4 if one.fn is None else 1), torch.rand(2, 1)
+        if not one._missing:
+            assert torch.equal(back(net, points), one(net, points))
+        assert equal(copy.deepcopy(one), one)
+
+
+def test_what_its_module_has_under_its_name_need_not_be_it(monkeypatch):
+    bound = advection.bind(speed=3.0)
+    monkeypatch.setitem(globals(), "advection", bound)
+    assert pickle.loads(pickle.dumps(bound)).coefficients == {"speed": 3.0}
+    assert pickle.loads(pickle.dumps(bound.bind(speed=4.0))).coefficients == {"speed": 4.0}
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(Residual(bound.fn.func, ("x",)))
+
+
+def test_the_outputs_cannot_be_iterated_over():
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(value)

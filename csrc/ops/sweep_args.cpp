@@ -29,6 +29,8 @@ void check_plain(const Tensor& tensor, ScalarType dtype, const char* name, const
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, "ntkfast: expected ", name, " of the parameters' dtype, got another");
   STD_TORCH_CHECK(tensor.is_contiguous(), "ntkfast: expected ", name, " contiguous, got shape ", shape_text(tensor),
                   " with gaps");
+  STD_TORCH_CHECK(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, "ntkfast: expected ", name,
+                  " with memory, got one whose storage was freed");
 }
 
 template <class T>
