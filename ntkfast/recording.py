@@ -122,7 +122,14 @@ class Recording:
         """The recording of the same residual on the points start … stop − 1 alone, from a run of its own."""
         aligned = {name: c[start:stop] for name, c in self.residual.aligned(len(self.points)).items()}
         columns = {name: column[start:stop] for name, column in self.columns.items()}
-        return _survey(self.residual.bind(**aligned), self.points[start:stop], columns)
+        try:
+            return _survey(self.residual.bind(**aligned), self.points[start:stop], columns)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"residual {self.residual.name}: expected a function that runs on some of its points, as a memory budget "
+                "asks (a tensor that it captures cannot be cut: bind it, or make it a column of ntk.Points), got the "
+                f"error: {error}"
+            ) from error
 
     def _evaluate(self, out: Tensor) -> tuple[Tensor, list[Tensor]]:
         replay = self._replay(out, False)

@@ -80,6 +80,17 @@ def test_a_memory_budget_changes_nothing(memory):
         torch.testing.assert_close(trace, free[name], rtol=1e-12, atol=0)
 
 
+def test_data_that_a_function_captures_cannot_be_cut_under_a_budget_but_a_coefficient_can():
+    net, x, data = TANH.net(), TANH.points(n=6000), uniform(6000, 1)[:, 0]
+    captured = ntk.residual("t", "x")(lambda u: u**2 * data)
+    with pytest.raises(ValueError, match="a tensor that it captures cannot be cut: bind it"):
+        ntk.trace(net, x, captured, memory="200kB")
+    bound = ntk.residual("t", "x")(lambda u, data: u**2 * data).bind(data=data)
+    torch.testing.assert_close(
+        ntk.trace(net, x, bound, memory="200kB"), ntk.trace(net, x, captured), rtol=1e-12, atol=0
+    )
+
+
 def test_one_megabyte_is_enough_up_to_width_64():
     case = Case("64", lambda: mlp(nn.Tanh, (2, 64, 64, 64, 1)), wave)
     net, x = case.net(), case.points(n=400)
