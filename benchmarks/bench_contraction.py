@@ -16,6 +16,7 @@ RATES = ((256, 1024, "float32"), (256, 1024, "float64"))
 CHANNELS = 4
 WIDTHS, POINTS = (16, 64, 256, 512), (100, 500, 2000)
 CELLS = 300 * 300 * 12 * 12 * 512  # N²C²w above which a cell would take minutes
+QUICK = 100_000_000  # N²C²w of a few milliseconds
 
 
 def rate(width: int, n: int, dtype: str) -> dict:
@@ -50,7 +51,9 @@ def regret(width: int, channels: int, n: int) -> dict:
     net = setting.network(width, inputs=columns)
     x = setting.points(n, columns=columns)
     sides = {m: ours.contraction(net, x, residual, m)[0] for m in ("auto", "structured", "explicit")}
-    timings = measure.in_turn(sides, repeats=9)
+    # Calls of a tenth of a millisecond scatter by a third: more of them, and more turns.
+    quick = (n * channels) ** 2 * width <= QUICK
+    timings = measure.in_turn(sides, rounds=9, repeats=99) if quick else measure.in_turn(sides, repeats=9)
     best = min(timings["structured"].median, timings["explicit"].median)
     size = {"width": width, "channels": channels, "n": n}
     return measure.comparison(size, timings, regret=timings["auto"].median / best)
