@@ -126,9 +126,9 @@ class Recording:
             return _survey(self.residual.bind(**aligned), self.points[start:stop], columns)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
-                f"residual {self.residual.name}: expected a function that runs on some of its points, as a memory budget "
-                "asks (a tensor that it captures cannot be cut: bind it, or make it a column of ntk.Points), got the "
-                f"error: {error}"
+                f"residual {self.residual.name}: expected a function that runs on some of its points, as a memory "
+                "budget asks (a tensor that it captures cannot be cut: bind it, or make it a column of ntk.Points), "
+                f"got the error: {error}"
             ) from error
 
     def _evaluate(self, out: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -275,7 +275,7 @@ def check_points(residual: Residual, points: Tensor, *, finite: bool = True) -> 
             f"residual {residual.name}: expected points with {len(names)} columns {names}, got {points.shape[1]}"
         )
     if finite:
-        check_finite(residual, points)
+        check_finite(f"residual {residual.name}", points)
 
 
 def check_names(owner: str, coordinates: Sequence[str], columns: Mapping[str, Any]) -> None:
@@ -291,18 +291,19 @@ def check_names(owner: str, coordinates: Sequence[str], columns: Mapping[str, An
             )
 
 
-def check_finite(residual: Residual, points: Tensor) -> None:
+def check_finite(owner: str, points: Tensor) -> None:
     """Refuse NaN and infinite points; this waits for the device, so a step that is being captured is not looked at.
 
     Raises:
-        ValueError: names the first row that is not finite.
+        ValueError: it names the owner, and the first row that is not finite.
     """
     if points.is_cuda and torch.cuda.is_current_stream_capturing():
         return
+    points = points.detach()
     # A finite sum rules out NaN and infinity in one pass; only another one, which may be overflow, needs a second look.
-    if not math.isfinite(points.detach().sum()) and not bool(points.detach().isfinite().all()):
-        bad = int((~points.detach().isfinite().all(1)).nonzero()[0, 0])
-        raise ValueError(f"residual {residual.name}: expected finite points, got NaN or infinity in row {bad}")
+    if not math.isfinite(points.sum()) and not bool(points.isfinite().all()):
+        bad = int((~points.isfinite().all(1)).nonzero()[0, 0])
+        raise ValueError(f"{owner}: expected finite points, got {points[bad].tolist()} in row {bad}")
 
 
 def _unbound(fn: Any) -> tuple[Any, dict[str, Any]]:

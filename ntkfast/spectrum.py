@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from .gram import gram
 from .operator import check_kernel
-from .residual import value
-
-Groups = Mapping[str, tuple[Tensor, Any]]
+from .residual import Residual, value
 
 
 def spectrum(
     net: nn.Module,
-    points: Tensor | Groups,
-    residual: Any = value,
+    points: Any,
+    residual: Residual = value,
     *,
     wrt: str | Sequence[str] | None = None,
     memory: int | str | None = None,

@@ -198,7 +198,7 @@ def check_group(chain: Chain, name: str, where: Any, residual: Residual, finite:
             f"{x.dtype} on {x.device}"
         )
     if finite:
-        check_finite(residual, x)
+        check_finite(f"residual {residual.name}", x)
     return x.detach()
 
 

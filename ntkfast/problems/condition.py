@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..residual import Residual, value
+from ..residual import Residual, check_finite, value
 from ..tape import At
 from .box import Box, Union
 from .points import Points
@@ -83,7 +83,7 @@ class Condition:
         if isinstance(where, Points):
             if len(where) == 0:
                 raise ValueError("Condition: expected at least one fixed point, got none")
-            check_points(where.xy, "Condition")
+            check_finite("Condition", where.xy)
             if self.n is not None and self.n > len(where):
                 raise ValueError(f"Condition: expected n <= {len(where)}, the fixed points, got {self.n}")
         elif self.n is None:
@@ -148,7 +148,7 @@ class Condition:
         points = (drawn if isinstance(drawn, Points) else Points(drawn)).to(generator.device, dtype)
         if len(points) != n:
             raise ValueError(f"the function that draws points was asked for {n}, but returned {len(points)}")
-        check_points(points.xy, "the function that draws points")
+        check_finite("the function that draws points", points.xy)
         return Draw(points, None)
 
     def _place(self, what: str, fixed: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -204,15 +204,3 @@ class Condition:
         if column.ndim and column.shape != (len(xy),):
             raise ValueError(f"target: expected shape ({len(xy)},) from the function, got {tuple(column.shape)}")
         return column.expand(len(xy))
-
-
-def check_points(xy: Tensor, owner: str) -> None:
-    """Refuse points that are NaN or infinite.
-
-    Raises:
-        ValueError: if an entry is not finite; the sentence names ``owner`` and the first such point.
-    """
-    finite = torch.isfinite(xy).all(dim=1)
-    if not bool(finite.all()):
-        first = int(torch.nonzero(~finite)[0])
-        raise ValueError(f"{owner}: expected finite points, got {xy[first].tolist()} at row {first}")
