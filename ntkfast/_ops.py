@@ -81,16 +81,6 @@ def activation_backward(
     return zbar
 
 
-@torch.library.register_fake("ntkfast::activation_forward")
-def _(z, omega, activation, beta, threshold, directions, h) -> None:
-    return None
-
-
-@torch.library.register_fake("ntkfast::activation_backward")
-def _(z, g, omega, activation, beta, threshold, directions, zbar) -> None:
-    return None
-
-
 # ------------------------------------------------------------------------------------------------------------ sweeps
 
 
@@ -209,5 +199,7 @@ def _writes_in_place(*args: object) -> None:
     """The fake rule of every operator here: outputs are the caller's, shapes are known."""
 
 
-for _name in ("jet_forward", "jet_backward", "diag", "linear_sweep", "factor_diag", "vjp", "jvp", "gram", "gemm"):
+_ACTIVATION = ("activation_forward", "activation_backward")
+_SWEEPS = ("jet_forward", "jet_backward", "diag", "linear_sweep", "factor_diag", "vjp", "jvp", "gram", "gemm")
+for _name in (*_ACTIVATION, *_SWEEPS):
     torch.library.register_fake(f"ntkfast::{_name}")(_writes_in_place)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkfast.jet import Coefficient, Term
+from .jet import Coefficient, Term
 
 Terms = dict[Term, Coefficient]
 Alpha = tuple[tuple[int, int], ...]

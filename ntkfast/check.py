@@ -87,6 +87,8 @@ def check(
         True
     """
     groups, several = as_groups(points, residual)
+    if not groups:
+        raise ValueError("check: expected at least one group, got none")
     for name, (x, fn) in groups.items():
         check_points(fn, getattr(x, "xy", x), finite=False)
         if len(x) == 0:

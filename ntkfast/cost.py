@@ -147,14 +147,3 @@ def factor_entries(n_in: int, n_out: int, channels: int, n: int) -> int:
         1200000
     """
     return n * channels * (n_in + n_out)
-
-
-def explicit_entries(n_in: int, n_out: int, n: int) -> int:
-    """Return the numbers that a layer's Jacobian holds, bias included, if it were formed whole: n n_out (n_in + 1).
-
-    Example:
-        >>> from ntkfast.cost import explicit_entries
-        >>> explicit_entries(500, 500, n=300)
-        75150000
-    """
-    return n * n_out * (n_in + 1)

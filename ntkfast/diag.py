@@ -34,7 +34,8 @@ def diag(
         memory: a budget for workspaces, bytes or ``"256MB"``.
 
     Returns:
-        (n·k,), rows point-major; with a dict of groups a dict by group; with `per_block` a dict by module name inside.
+        (n·k,), detached, rows point-major; with a dict of groups a dict by group; with `per_block` a dict by module
+        name inside.
 
     Raises:
         ValueError: points, residual or network that do not fit, or a budget below one tile.

@@ -145,8 +145,8 @@ class Factors:
             A dict keyed and shaped like ``named_parameters()``, without frozen ones.
 
         Raises:
-            ValueError: x of another shape or dtype.
-            TypeError: x is no tensor.
+            ValueError: x of another shape, dtype or device, or an ``out`` that does not fit.
+            TypeError: x is no tensor, or ``out`` no dict.
 
         Cost:
             2 N C Σ n_in n_out flops.

@@ -57,7 +57,7 @@ def gram(
         out: a contiguous tensor to write K into.
 
     Returns:
-        (n·k, m·k'), rows point-major; with `per_block` a dict of such by module name.
+        (n·k, m·k'), detached, rows point-major; with `per_block` a dict of such by module name.
 
     Raises:
         ValueError: arguments that do not fit each other, or a budget below one block.

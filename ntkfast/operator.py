@@ -101,14 +101,17 @@ class NTKOperator:
     def diag(self) -> Tensor:
         """Return the diagonal K_ii, (N,)."""
         found = self.factors.diag()
-        return torch.cat(list(found.values())) if isinstance(found, Mapping) else found
+        if not isinstance(found, Mapping):
+            return found
+        return torch.cat([torch.empty(0, dtype=self._dtype, device=self._device), *found.values()])
 
     def trace(self) -> Tensor:
         """Return the trace of the whole operator, 0-d: over all groups together."""
         found = self.factors.trace()
         if not isinstance(found, Mapping):
             return found
-        return torch.stack([trace.double() for trace in found.values()]).sum().to(self._dtype)
+        nothing = torch.zeros((), dtype=torch.float64, device=self._device)
+        return sum((trace.double() for trace in found.values()), nothing).to(self._dtype)
 
     def to_dense(self) -> Tensor:
         """Return the gram (N, N)."""

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ntkfast.channels import JetSpec
-from ntkfast.jet import branch_message
+from .channels import JetSpec
+from .jet import branch_message
 
 _PROBE_ROWS = 64
 _Columns = Mapping[str, Tensor]

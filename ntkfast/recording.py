@@ -16,13 +16,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ntkfast.channels import JetSpec, Layout, Terms, layout_of, seed
-from ntkfast.jet import Coefficient, Form
-from ntkfast.probe import probe
-from ntkfast.residual import Residual, check_names, check_points
-from ntkfast.tape import Replay, Run, Survey
-
-__all__ = ["JetSpec", "Recording", "record"]
+from .channels import Layout, Terms, layout_of, seed
+from .jet import Coefficient, Form
+from .probe import probe
+from .residual import Residual, check_names, check_points
+from .tape import Replay, Run, Survey
 
 _LAYOUTS_KEPT = 16
 

@@ -209,6 +209,8 @@ def residual(*coordinates: str, outputs: Sequence[str] | None = None) -> Callabl
     Raises:
         TypeError: used without its parentheses or with names that are no strings.
 
+    Cost: the function runs once for each kernel asked for, on a recorder; its derivatives are found by one sweep.
+
     Example:
         >>> import torch
         >>> import ntkfast as ntk

@@ -214,7 +214,7 @@ def encode(sizes: Sequence[int], recordings: Sequence[Recording], selected: Sequ
 
 
 def part_of(groups: GroupArgs, start: int, stop: int) -> GroupArgs:
-    """The points start … stop−1 of a lone group whose recording has constant coefficients, for streaming sweeps."""
+    """The points start … stop−1 of a lone group, with their β and ω; its recording stays that of all."""
     assert len(groups.sizes) == 1
     cut = [
         [t[start:stop] if t.shape[0] == groups.sizes[0] and t.shape[0] != 1 else t for t in tensors]

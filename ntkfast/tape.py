@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkfast.channels import Layout, Terms
-from ntkfast.jet import Coefficient, Form, Jet, branch_message
-from ntkfast.residual import Residual
+from .channels import Layout, Terms
+from .jet import Coefficient, Form, Jet, branch_message
+from .residual import Residual
 
 
 class At:

@@ -34,8 +34,8 @@ def trace(
         memory: a budget for workspaces, bytes or ``"256MB"``.
 
     Returns:
-        A 0-d tensor of the parameters' dtype, accumulated in float64; with a dict of groups a dict by group; with
-        `per_block` a dict by module name inside. Zero for an empty set.
+        A detached 0-d tensor of the parameters' dtype, accumulated in float64; with a dict of groups a dict by group;
+        with `per_block` a dict by module name inside. Zero for an empty set.
 
     Raises:
         ValueError: points, residual or network that do not fit, or a budget below one tile.

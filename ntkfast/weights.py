@@ -9,15 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .residual import value
+from .streaming import streaming_trace
+from .sweep import as_groups, chain_args, group_args
+
 NORMALIZE = ("mean", "sum")
 
 
 class NTKWeights:
-    """Loss weights λ_i = Σ_j T_j / T_i, with T_i the trace of group i's kernel over its number of rows: Σ_i 1/λ_i = 1.
+    """Loss weights λ_i = Σ_j T_j / T_i, with T_i the trace of group i's kernel over its number of rows.
+
+    Where no trace is zero, Σ_i 1/λ_i = 1. A group whose trace is zero has a zero gradient whatever its weight is; it
+    gets λ = 1. Traces that are NaN make λ NaN.
 
     It holds no network: a counter, the last λ and the last traces. Each call counts one iteration; λ is computed at
-    calls 0, ``every``, 2·``every`` … and held between. A group whose trace is zero has a zero gradient whatever its
-    weight is; it gets λ = 1. Traces that are NaN make λ NaN.
+    calls 0, ``every``, 2·``every`` … and held between.
 
     Departure from the paper: it divides no trace by its rows (``normalize="sum"``); with groups of equal size, as
     there, both rules agree.
@@ -225,19 +231,13 @@ def _measure(net: Any, groups: Mapping[str, tuple[Tensor, Any]] | None) -> tuple
         found = net.trace()
         traces = found if isinstance(found, Mapping) else {net.names[0]: found}
         return dict(traces), {name: net.slices[name].stop - net.slices[name].start for name in net.names}
-    # Imported here: weights that only ever see numbers or factors need no kernels.
-    from .chain import chain_of
-    from .recording import record
-    from .trace import trace
-
     if not groups:
         raise ValueError("NTKWeights: expected at least one group, got none")
-    traces, outputs = trace(net, groups), chain_of(net).out_features
-    rows = {}
-    for name, (points, residual) in groups.items():
-        columns = getattr(points, "columns", None)
-        rows[name] = len(points) * record(residual, getattr(points, "xy", points), outputs, columns).n_components
+    chain, args = chain_args(net)
+    prepared = group_args(chain, as_groups(groups, value)[0])
+    rows = {name: own.stop - own.start for name, own in prepared.slices.items()}
     for name, count in rows.items():
         if count == 0:
             raise ValueError(f"NTKWeights: expected at least one row in group {name!r}, got 0")
-    return traces, rows
+    layers = streaming_trace(chain, args, prepared, None)
+    return {name: own.sum().to(chain.dtype) for name, own in layers.items()}, rows

@@ -93,6 +93,8 @@ def test_no_points_are_refused():
         check(net, x[:0])
     with pytest.raises(ValueError, match="at least one point in group 'u', got none"):
         check(net, {"u": (x[:0], value), "r": (x, value)})
+    with pytest.raises(ValueError, match="at least one group, got none"):
+        check(net, {})
 
 
 def test_coefficients_that_are_not_aligned_with_the_points_stay_whole():

@@ -25,5 +25,5 @@ def test_examples_run(name: str):
 @pytest.mark.parametrize("name", CALLABLES)
 def test_public_functions_say_what_they_take_give_refuse_and_cost(name: str):
     text = inspect.getdoc(getattr(ntk, name)) or ""
-    for section in ("Args:", "Returns:", "Raises:", "Example"):
+    for section in ("Args:", "Returns:", "Raises:", "Cost", "Example"):
         assert section in text, f"ntk.{name}: no {section}"

@@ -174,3 +174,8 @@ def test_a_kernel_that_is_zero_has_zero_eigenvalues():
     second = residual("t", "x")(lambda u: u.d(x=2))
     values, _ = NTKOperator(torch.nn.Linear(2, 1), torch.rand(513, 2), second).eigsh(3)
     assert torch.equal(values, torch.zeros(3))
+
+
+def test_no_groups_make_an_operator_of_no_rows():
+    K = NTKOperator(MLP([2, 4, 1]), {})
+    assert (K.shape, K.trace().item(), K.diag().shape, K.to_dense().shape) == ((0, 0), 0.0, (0,), (0, 0))

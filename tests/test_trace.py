@@ -63,6 +63,12 @@ def test_adds_up_over_points_as_a_plain_sum():
     assert close(ntk.trace(net, x.repeat(7, 1), wave), 7 * ntk.trace(net, x, wave), torch.float64)
 
 
+@pytest.mark.parametrize("verb", [ntk.trace, ntk.diag, ntk.gram], ids=lambda verb: verb.__name__)
+def test_kernels_are_constants_to_autograd(verb):
+    kernel = verb(TANH.net(), TANH.points(), wave)
+    assert not kernel.requires_grad and kernel.grad_fn is None
+
+
 def test_float32_traces_are_summed_in_float64():
     # A float32 running sum over 200 000 equal terms is off by 1e-4 and more.
     net, x = TANH.net(torch.float32), TANH.points(torch.float32, n=50)
