@@ -24,8 +24,7 @@ import torch
 import ntkfast as ntk
 from ntkfast import plots
 from ntkfast.problems import predict
-from ntkfast.training import History, adam, exponential_decay
-from ntkfast.training.checkpoint import writable_folder
+from ntkfast.training import History, adam, exponential_decay, writable_folder
 
 LABELS = {"ntk": "NTK weights", "none": "no weights"}
 GRID = 200  # points per axis of the error and of the maps
@@ -234,9 +233,9 @@ def draw(runs: dict[str, list[Run]], out: Path) -> None:
     exact = problem.solution(problem.domain.grid(GRID)).reshape(GRID, GRID).numpy()
     axis = np.linspace(0, 1, GRID)
     rows = [round(t * (GRID - 1)) for t in SLICES]
-    curves = {LABELS[rule]: [pair(run.history.error) for run in found] for rule, found in runs.items()}
+    curves = {LABELS[rule]: [run.history.error for run in found] for rule, found in runs.items()}
     plots.save(plots.errors(curves), out / "error.png")
-    losses = {LABELS[rule]: {g: pair(s) for g, s in run.history.loss.items()} for rule, run in first.items()}
+    losses = {LABELS[rule]: run.history.loss for rule, run in first.items()}
     plots.save(plots.losses(losses), out / "losses.png")
     predictions = {LABELS[rule]: run.u[rows] for rule, run in first.items()}
     plots.save(plots.slices(axis, SLICES, exact[rows], predictions), out / "slices.png")
@@ -244,13 +243,7 @@ def draw(runs: dict[str, list[Run]], out: Path) -> None:
         plots.save(plots.maps(axis, axis, exact, run.u), out / f"solution-{rule}.png")
         plots.save(plots.spectra(run.history.spectrum), out / f"spectra-{rule}.png")
     if "ntk" in first:
-        lam = {group: pair(series) for group, series in first["ntk"].history.weights.items()}
-        plots.save(plots.weights(lam), out / "weights.png")
-
-
-def pair(series) -> tuple[list[int], list[float]]:
-    """Return iterations and values of a series of the history."""
-    return series.iterations, series.values
+        plots.save(plots.weights(first["ntk"].history.weights), out / "weights.png")
 
 
 def summarise(runs: dict[str, list[Run]]) -> dict:

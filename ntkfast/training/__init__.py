@@ -3,6 +3,7 @@
 from .callbacks import Callback as Callback
 from .callbacks import Checkpoints as Checkpoints
 from .callbacks import Progress as Progress
+from .checkpoint import writable_folder as writable_folder
 from .history import History as History
 from .history import Series as Series
 from .optimizers import adam as adam
