@@ -84,6 +84,7 @@ def parameter_drift(net: nn.Module, start: nn.Module) -> Tensor:
         0-d, float64; over all parameters, frozen ones too. Infinite where θ₀ is zero and θ is not.
 
     Raises:
+        TypeError: no networks.
         ValueError: parameters of other names or shapes.
 
     Cost: O(P).
@@ -94,6 +95,9 @@ def parameter_drift(net: nn.Module, start: nn.Module) -> Tensor:
         >>> ntk.parameter_drift(net, copy.deepcopy(net))
         tensor(0., dtype=torch.float64)
     """
+    for network in (net, start):
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"parameter_drift: expected networks (torch.nn.Module), got {type(network).__name__}")
     now, then = dict(net.named_parameters()), dict(start.named_parameters())
     shapes = [{name: tuple(p.shape) for name, p in side.items()} for side in (now, then)]
     if shapes[0] != shapes[1]:

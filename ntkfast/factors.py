@@ -16,7 +16,7 @@ from .chain import Chain
 from .contraction import contract
 from .residual import Residual, value
 from .rows import attach, attach_forward
-from .snapshot import Snapshot, Workspace, group_jacobian, group_stacks, layer_stacks, sweep
+from .snapshot import Snapshot, Workspace, as_workspace, group_jacobian, group_stacks, layer_stacks, sweep
 from .streaming import by_block
 from .sweep import ChainArgs, Groups, as_groups, chain_args, group_args
 
@@ -276,7 +276,7 @@ def factors(
     """
     groups, several = as_groups(points, residual)
     chain, args = chain_args(net, wrt)
-    snapshot = sweep(chain, args, group_args(chain, groups), workspace or Workspace())
+    snapshot = sweep(chain, args, group_args(chain, groups), as_workspace(workspace))
     return Factors(snapshot, tuple(groups), not several)
 
 

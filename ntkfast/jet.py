@@ -60,7 +60,7 @@ class Form:
         """Refuse: only an output itself can be differentiated, not a combination."""
         wanted = ", ".join([*map(repr, names), *(f"{name}={order}" for name, order in orders.items())])
         raise ValueError(
-            f"residual {self._tape.name}: d({wanted}) expects an output itself, as in u.d(x=2), "
+            f"residual {self._tape.name}: expected an output itself, as in u.d(x=2), in d({wanted}), "
             f"got the combination {self!r}; differentiate the outputs and combine their derivatives"
         )
 
@@ -318,9 +318,13 @@ class Jet(Form):
                     f"residual {self._tape.name}: expected a coordinate out of {tuple(known)}, got {name!r} in d()"
                 )
             if type(order) is not int:
-                raise TypeError(f"residual {self._tape.name}: d({name}=…) expects an int, got {order!r}")
+                raise TypeError(
+                    f"residual {self._tape.name}: expected an int as the order in d({name}=…), got {order!r}"
+                )
             if order < 0:
-                raise ValueError(f"residual {self._tape.name}: d({name}=…) expects an order of at least 0, got {order}")
+                raise ValueError(
+                    f"residual {self._tape.name}: expected an order of at least 0 in d({name}=…), got {order}"
+                )
             if order:
                 alpha.append((known[name], order))
         total = sum(order for _, order in alpha)

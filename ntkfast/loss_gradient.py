@@ -15,7 +15,7 @@ from . import _ops
 from .chain import Chain
 from .factors import active_parameters, gradients_for
 from .residual import value
-from .snapshot import Workspace, sweep
+from .snapshot import Workspace, as_workspace, sweep
 from .sweep import ChainArgs, GroupArgs, Groups, as_groups, chain_args, group_args
 
 
@@ -91,7 +91,7 @@ def loss_gradient(
     pull = _pull(prepared, weights, chain)
     grads = gradients_for("loss_gradient", active_parameters(chain, args), out)
     with torch.no_grad():
-        rows, diag = pulled_sweep(chain, args, prepared, pull, None, grads, traces, workspace or Workspace())
+        rows, diag = pulled_sweep(chain, args, prepared, pull, None, grads, traces, as_workspace(workspace))
     if out is not None:
         increment_version(list(grads.values()))
     return LossGradient(

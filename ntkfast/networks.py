@@ -334,7 +334,7 @@ def _checked_init(init: str | None, parameterization: str, w_std: float | None, 
     if parameterization != "standard":
         raise ValueError(f"MLP: expected parameterization 'standard' or 'ntk', got {parameterization!r}")
     if w_std is not None or b_std is not None:
-        raise ValueError("MLP: w_std and b_std belong to parameterization='ntk', got them with 'standard'")
+        raise ValueError("MLP: expected w_std and b_std with parameterization='ntk' alone, got them with 'standard'")
     if init is not None and init not in INITS:
         raise ValueError(f"MLP: expected init as one of {', '.join(INITS)}, got {init!r}")
     return init or "glorot_normal"

@@ -161,9 +161,9 @@ class Residual:
         if self.fn is not None or self.index is not None:
             raise TypeError(f"expected ntk.value[{index!r}], got an index on the residual {self.name}")
         if type(index) is not int:
-            raise TypeError(f"ntk.value[j] expects an int, got {index!r}")
+            raise TypeError(f"ntk.value: expected an int as the index, got {index!r}")
         if index < 0:
-            raise ValueError(f"ntk.value[j] expects an index of at least 0, got {index}")
+            raise ValueError(f"ntk.value: expected an index of at least 0, got {index}")
         return Residual(None, index=index)
 
     __iter__ = None  # by its index alone it would go on without end

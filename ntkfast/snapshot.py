@@ -31,6 +31,17 @@ class Workspace:
         return buffer
 
 
+def as_workspace(given: Workspace | None) -> Workspace:
+    """The caller's buffers, or new ones.
+
+    Raises:
+        TypeError: neither.
+    """
+    if not isinstance(given, Workspace | None):
+        raise TypeError(f"expected an ntk.Workspace or None, got {type(given).__name__}")
+    return Workspace() if given is None else given
+
+
 _KEPT_BYTES = 64 * 2**20  # a thread, and a side of a gram
 _kept = threading.local()
 

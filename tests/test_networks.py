@@ -127,7 +127,7 @@ WRONG = [
     ({"parameterization": "mup"}, "parameterization 'standard' or 'ntk', got 'mup'"),
     ({"parameterization": "ntk", "init": "default"}, "expected init None or 'normal', got 'default'"),
     ({"parameterization": "ntk", "w_std": -1.0}, "finite w_std and b_std ≥ 0, got -1.0 and None"),
-    ({"w_std": 1.0}, "w_std and b_std belong to parameterization='ntk'"),
+    ({"w_std": 1.0}, "expected w_std and b_std with parameterization='ntk' alone"),
     ({"standardize": torch.rand(9, 2)}, "standardize as None, a Box or a pair (mean, std), got Tensor"),
     ({"standardize": (0.5, 0.5, 0.5)}, "standardize as a pair (mean, std), got 3 entries"),
     ({"standardize": 3.0}, "standardize as None, a Box or a pair (mean, std), got float"),

@@ -110,6 +110,23 @@ def test_large_finite_points_are_finite(verb):
     verb(TANH.net(), x, ntk.value)
 
 
+def test_workspaces_that_are_none():
+    for verb in (ntk.factors, lambda *args, **more: ntk.loss_gradient(args[0], {"u": args[1:]}, **more)):
+        with refused("Workspace", "int", error=TypeError):
+            verb(TANH.net(), TANH.points(), ntk.value, workspace=3)
+
+
+def test_points_with_columns_that_are_no_tensors():
+    for wrong in (lambda: ntk.Points([[0.0, 1.0]]), lambda: ntk.Points(TANH.points(), nx=[1.0])):
+        with refused("tensor", "list", error=TypeError):
+            wrong()
+
+
+def test_drift_of_what_is_no_network():
+    with refused("Module", "int", error=TypeError):
+        ntk.parameter_drift(1, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
 def test_points_that_are_no_floats(any_verb, dtype):
     with refused("float", "got"):

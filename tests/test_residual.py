@@ -71,7 +71,7 @@ def test_bind_makes_a_new_residual_and_binding_again_overrides():
         (lambda: heat.bind(kappa=torch.ones((), requires_grad=True)), ValueError, "constant for coefficient 'kappa'"),
         (lambda: wave[0], TypeError, "got an index on the residual wave"),
         (lambda: value[1][0], TypeError, r"got an index on the residual value\[1\]"),
-        (lambda: value["u"], TypeError, "expects an int, got 'u'"),
+        (lambda: value["u"], TypeError, "expected an int as the index, got 'u'"),
         (lambda: value[-1], ValueError, "at least 0, got -1"),
     ],
 )

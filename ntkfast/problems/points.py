@@ -17,6 +17,7 @@ class Points:
         columns: further columns by name, each (n,); a residual reads them as ``at.<name>``.
 
     Raises:
+        TypeError: if ``xy`` or a column is no tensor.
         ValueError: if ``xy`` is not two-dimensional or a column does not have one entry per point.
 
     Example:
@@ -30,11 +31,14 @@ class Points:
     __slots__ = ("columns", "xy")
 
     def __init__(self, xy: Tensor, **columns: Tensor) -> None:
+        for name, given in {"points": xy, **columns}.items():
+            if not isinstance(given, Tensor):
+                raise TypeError(f"Points: expected {name} as a tensor, got {type(given).__name__}")
         if xy.ndim != 2:
             raise ValueError(f"Points: expected points of shape (n, d), got {tuple(xy.shape)}")
         for name, column in columns.items():
             if column.shape != xy.shape[:1]:
-                raise ValueError(f"Points: column {name!r} must have shape ({len(xy)},), got {tuple(column.shape)}")
+                raise ValueError(f"Points: expected column {name!r} of shape ({len(xy)},), got {tuple(column.shape)}")
         self.xy = xy
         self.columns = dict(columns)
 

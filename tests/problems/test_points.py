@@ -24,7 +24,7 @@ def test_at_names_coordinates_and_columns():
     ("make", "sentence"),
     [
         (lambda: ntk.Points(torch.zeros(3)), r"shape \(n, d\), got \(3,\)"),
-        (lambda: ntk.Points(torch.zeros(3, 2), w=torch.zeros(2)), r"column 'w' must have shape \(3,\), got \(2,\)"),
+        (lambda: ntk.Points(torch.zeros(3, 2), w=torch.zeros(2)), r"column 'w' of shape \(3,\), got \(2,\)"),
         (lambda: ntk.Points(torch.zeros(3, 2)).at(("x",), "target"), r"target: expected points \(n, 1\)"),
         (lambda: ntk.Points(torch.zeros(3, 1), x=torch.zeros(3)).at(("x",), "target"), "other names .* got 'x'"),
     ],
