@@ -37,6 +37,7 @@ class NTKWeights:
 
     Raises:
         ValueError: ``every`` or a number of points is no positive whole number, or ``normalize`` is neither of the two.
+        TypeError: ``points`` is no dict.
 
     Reference:
         Wang, Yu, Perdikaris: When and why PINNs fail to train, J. Comput. Phys. 449 (2022), algorithm 1 and equation
@@ -55,6 +56,8 @@ class NTKWeights:
             raise ValueError(f"NTKWeights: expected every as a positive whole number of calls, got {every!r}")
         if normalize not in NORMALIZE:
             raise ValueError(f"NTKWeights: expected normalize 'mean' or 'sum', got {normalize!r}")
+        if not (points is None or isinstance(points, Mapping)):
+            raise TypeError(f"NTKWeights: expected points as a dict of numbers by group, got {type(points).__name__}")
         for name, n in (points or {}).items():
             if not _positive(n):
                 raise ValueError(
@@ -68,7 +71,7 @@ class NTKWeights:
 
     @property
     def calls(self) -> int:
-        """How many calls were counted."""
+        """How many iterations were counted: one for each call, one for each of the trainer's."""
         return self._calls
 
     @property
@@ -123,14 +126,22 @@ class NTKWeights:
             rows: rows by group, or one number for all; needed for ``normalize="mean"``.
 
         Returns:
-            λ by group: detached 0-d tensors of the traces' dtype (torch's default for numbers), on their device.
+            λ by group: detached 0-d tensors of the traces' dtype (torch's default for numbers), on their device (for
+            numbers the CPU).
 
         Raises:
-            ValueError: no groups, groups without rows, rows that are missing, or a trace that is not 0-d or negative.
+            TypeError: ``traces`` that is no dict, a trace that is no real number, or rows that are no whole numbers.
+            ValueError: no groups, groups without rows, rows that are missing, a trace that is not 0-d or negative, or
+                traces on several devices.
         """
+        if not isinstance(traces, Mapping):
+            raise TypeError(f"NTKWeights: expected a dict of traces by group, got {type(traces).__name__}")
         if not traces:
             raise ValueError("NTKWeights: expected at least one group, got none")
         given = {name: _scalar(name, trace) for name, trace in traces.items()}
+        devices = sorted({str(trace.device) for trace in given.values()})
+        if len(devices) > 1:
+            raise ValueError(f"NTKWeights: expected all traces on one device, got them on {' and '.join(devices)}")
         counts = self._counts(tuple(given), rows)
         stacked = torch.stack([trace.double() for trace in given.values()])  # (groups,)
         if self.normalize == "mean":
@@ -139,9 +150,17 @@ class NTKWeights:
         self.keep({name: x.to(given[name].dtype) for name, x in zip(given, lam.unbind(), strict=True)}, given)
         return _copies(self._lam)
 
+    def count(self) -> None:
+        """Count one iteration that was made elsewhere, as the trainer does; the λ that it found come by ``keep``."""
+        self._calls += 1
+
     def keep(self, lam: Mapping[str, Tensor], traces: Mapping[str, Tensor]) -> None:
         """Take over λ that were computed elsewhere, and the traces that they came from: copies, by group."""
         self._lam, self._traces = _copies(lam), _copies(traces)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that an equal object is made from."""
+        return {"every": self.every, "normalize": self.normalize, "points": self.points}
 
     def state_dict(self) -> dict[str, Any]:
         """Return counter, λ and traces: with ``load_state_dict`` a run resumes bit for bit."""
@@ -155,15 +174,20 @@ class NTKWeights:
         """Take over what ``state_dict`` returned; ``every`` and ``normalize`` stay those of this object.
 
         Raises:
-            ValueError: keys other than those of ``state_dict``.
-            TypeError: no dict.
+            ValueError: keys other than those of ``state_dict``, or a negative counter.
+            TypeError: no dict, a counter that is no whole number, or λ or traces that are no dicts of 0-d tensors.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"NTKWeights: expected a state as state_dict() returns it, got {type(state).__name__}")
         if set(state) != {"calls", "lam", "traces"}:
             found = ", ".join(sorted(map(str, state))) or "an empty one"
             raise ValueError(f"NTKWeights: expected a state with calls, lam and traces, got {found}")
-        self._calls = int(state["calls"])
+        calls = _whole("calls", state["calls"])
+        if calls < 0:
+            raise ValueError(f"NTKWeights: expected calls >= 0, got {calls}")
+        for what in ("lam", "traces"):
+            _check_scalars(what, state[what])
+        self._calls = calls
         self.keep(state["lam"], state["traces"])
 
     def __repr__(self) -> str:
@@ -187,11 +211,11 @@ class NTKWeights:
             if self.normalize == "mean":
                 raise ValueError('NTKWeights: expected the rows of each group for normalize="mean", got None')
             return []
-        counts = dict(rows) if isinstance(rows, Mapping) else dict.fromkeys(names, operator.index(rows))
+        counts = dict(rows) if isinstance(rows, Mapping) else dict.fromkeys(names, _whole("rows", rows))
         if set(counts) != set(names):
             raise ValueError(f"NTKWeights: expected rows for the groups {names}, got them for {tuple(counts)}")
         for name in names:
-            if counts[name] < 1:
+            if _whole(f"the rows of group {name!r}", counts[name]) < 1:
                 raise ValueError(f"NTKWeights: expected at least one row in group {name!r}, got {counts[name]}")
         return [counts[name] for name in names]
 
@@ -213,8 +237,37 @@ def _positive(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
+def _whole(what: str, number: Any) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"NTKWeights: expected {what} as a whole number, got {number!r}") from None
+
+
+def _check_scalars(what: str, numbers: object) -> None:
+    if not isinstance(numbers, Mapping):
+        raise TypeError(f"NTKWeights: expected {what} as a dict of 0-d tensors by group, got {type(numbers).__name__}")
+    for name, number in numbers.items():
+        if not (isinstance(number, Tensor) and number.ndim == 0):
+            got = f"shape {tuple(number.shape)}" if isinstance(number, Tensor) else type(number).__name__
+            raise TypeError(f"NTKWeights: expected {what} of group {name!r} as a 0-d tensor, got {got}")
+
+
+def _real(number: Any) -> Tensor | None:
+    """The number, or tensor of numbers, as a tensor of its own; None where it is none or not real."""
+    if isinstance(number, Tensor):
+        return None if number.is_complex() else number.detach().clone()
+    try:
+        return None if isinstance(number, str | bytes) else torch.tensor(float(number), device="cpu")
+    except (TypeError, ValueError):
+        return None
+
+
 def _scalar(name: str, trace: Tensor | float) -> Tensor:
-    value = trace.detach().clone() if isinstance(trace, Tensor) else torch.tensor(float(trace))
+    value = _real(trace)
+    if value is None:
+        got = trace.dtype if isinstance(trace, Tensor) else type(trace).__name__
+        raise TypeError(f"NTKWeights: expected a real number as the trace of group {name!r}, got {got}")
     if not value.is_floating_point():
         value = value.to(torch.get_default_dtype())
     if value.ndim != 0:

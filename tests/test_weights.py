@@ -178,6 +178,10 @@ def test_the_state_is_a_snapshot():
     assert floats(state["lam"]) == {"a": 2.0, "b": 2.0}
 
 
+def state(**changed):
+    return {"calls": 3, "lam": {}, "traces": {}, **changed}
+
+
 REFUSED = [
     (lambda net: NTKWeights(every=0), ValueError, "every as a positive whole number of calls, got 0"),
     (lambda net: NTKWeights(every=1.5), ValueError, "got 1.5"),
@@ -202,6 +206,36 @@ REFUSED = [
     (lambda net: NTKWeights().load_state_dict([]), TypeError, "a state as state_dict() returns it, got list"),
     (lambda net: NTKWeights().update({"a": 1.0, "b": -2.0}, rows=1), ValueError, "trace >= 0 for group 'b', got -2.0"),
     (lambda net: NTKWeights().update({"a": torch.tensor(-1.0)}, rows=1), ValueError, "for group 'a', got -1.0"),
+    (lambda net: NTKWeights(points=["ut"]), TypeError, "points as a dict of numbers by group, got list"),
+    (lambda net: NTKWeights().update([1.0], rows=1), TypeError, "a dict of traces by group, got list"),
+    (lambda net: NTKWeights().update(torch.ones(2), rows=1), TypeError, "a dict of traces by group, got Tensor"),
+    (lambda net: NTKWeights().update({"a": "3"}, rows=1), TypeError, "real number as the trace of group 'a', got str"),
+    (lambda net: NTKWeights().update({"a": None}, rows=1), TypeError, "trace of group 'a', got NoneType"),
+    (lambda net: NTKWeights().update({"a": np.ones(3)}, rows=1), TypeError, "trace of group 'a', got ndarray"),
+    (lambda net: NTKWeights().update({"a": torch.tensor(1j)}, rows=1), TypeError, "of group 'a', got torch.complex64"),
+    (
+        lambda net: NTKWeights().update({"a": 1.0, "b": torch.ones((), device="meta")}, rows=1),
+        ValueError,
+        "all traces on one device, got them on cpu and meta",
+    ),
+    (lambda net: NTKWeights().update({"a": 1.0}, rows=2.5), TypeError, "rows as a whole number, got 2.5"),
+    (lambda net: NTKWeights().update({"a": 1.0}, rows={"a": 2.5}), TypeError, "the rows of group 'a' as a whole"),
+    (lambda net: NTKWeights().update({"a": 1.0}, rows={"a": "3"}), TypeError, "as a whole number, got '3'"),
+    (lambda net: NTKWeights().load_state_dict(state(calls="3")), TypeError, "calls as a whole number, got '3'"),
+    (lambda net: NTKWeights().load_state_dict(state(calls=1.5)), TypeError, "calls as a whole number, got 1.5"),
+    (lambda net: NTKWeights().load_state_dict(state(calls=-1)), ValueError, "calls >= 0, got -1"),
+    (
+        lambda net: NTKWeights().load_state_dict(state(lam=None)),
+        TypeError,
+        "lam as a dict of 0-d tensors by group, got",
+    ),
+    (lambda net: NTKWeights().load_state_dict(state(traces=[1])), TypeError, "traces as a dict of 0-d tensors"),
+    (
+        lambda net: NTKWeights().load_state_dict(state(lam={"a": 3.0})),
+        TypeError,
+        "lam of group 'a' as a 0-d tensor, got",
+    ),
+    (lambda net: NTKWeights().load_state_dict(state(lam={"a": torch.ones(2)})), TypeError, "got shape (2,)"),
 ]
 
 
@@ -210,6 +244,15 @@ def test_a_wrong_call_is_answered_by_a_sentence(net, act, kind, sentence):
     with pytest.raises(kind) as error:
         act(net)
     assert sentence in str(error.value)
+
+
+def test_a_refused_state_changes_nothing():
+    weights = NTKWeights()
+    weights.update({"a": 1.0}, rows=1)
+    for bad in (state(lam={"a": 3.0}), state(traces={"a": torch.ones(2)})):
+        with pytest.raises(TypeError):
+            weights.load_state_dict(bad)
+    assert weights.calls == 0 and floats(weights.lam) == {"a": 1.0}
 
 
 def test_other_groups_than_the_held_ones_are_named(net):
