@@ -116,7 +116,8 @@ def check(
 
 def _some(points: Any, residual: Residual, most: int, generator: torch.Generator) -> Group:
     n = len(points)
-    chosen = torch.randperm(n, generator=generator)[:most].sort().values.to(getattr(points, "xy", points).device)
+    chosen = torch.randperm(n, generator=generator, device="cpu")[:most].sort().values
+    chosen = chosen.to(getattr(points, "xy", points).device)
     # Coefficients that are aligned with the points follow them.
     aligned = {key: c[chosen] for key, c in residual.aligned(n).items()}
     return points[chosen], residual.bind(**aligned) if aligned else residual

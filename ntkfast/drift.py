@@ -109,8 +109,8 @@ def parameter_drift(net: nn.Module, start: nn.Module) -> Tensor:
 
 def _relative(change: float, size: float) -> Tensor:
     # NaN passes.
-    ratio = torch.tensor(change, dtype=torch.float64) / torch.tensor(size, dtype=torch.float64)
-    return ratio.sqrt() if change != 0 else torch.zeros((), dtype=torch.float64)
+    both = torch.tensor([change, size], dtype=torch.float64, device="cpu")
+    return (both[0] / both[1]).sqrt() if change != 0 else torch.zeros_like(both[0])
 
 
 def _alike(net: nn.Module, start: nn.Module) -> nn.Module:

@@ -91,21 +91,23 @@ class Standardize(nn.Module):
     ) -> None:
         super().__init__()
         dtype = torch.get_default_dtype() if dtype is None else dtype
+        device = torch.get_default_device() if device is None else device  # where torch's own layers go
         for name, given in (("mean", mean), ("std", std)):
-            values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+            values = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach()
             if values.ndim != 1 or values.numel() == 0:
                 raise ValueError(
                     f"Standardize: expected {name} of shape (d,), one number per input column, got {given!r}"
                 )
             if not bool(torch.isfinite(values).all()):
                 raise ValueError(f"Standardize: expected a finite {name}, got {given!r}")
-            self.register_buffer(name, values.to(device=device, dtype=dtype, copy=True))
+            values = values.to(dtype)
+            if name == "std" and not bool((values > 0).all()):
+                raise ValueError(f"Standardize: expected a positive std for each column, got {std!r}")
+            self.register_buffer(name, values.to(device=device, copy=True))
         if self.mean.shape != self.std.shape:
             raise ValueError(
                 f"Standardize: expected mean and std of one length, got {self.mean.numel()} and {self.std.numel()}"
             )
-        if not bool((self.std > 0).all()):
-            raise ValueError(f"Standardize: expected a positive std for each column, got {std!r}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (x − mean)/std for ``x`` of shape (…, d)."""

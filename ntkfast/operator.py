@@ -159,7 +159,7 @@ class NTKOperator:
                 return apply(v.real) + 1j * apply(v.imag)
             return (self @ torch.from_numpy(v.copy()).to(self._device, self._dtype)).cpu().numpy()
 
-        kind = torch.empty(0, dtype=self._dtype).numpy().dtype
+        kind = torch.empty(0, dtype=self._dtype, device="cpu").numpy().dtype
         flat = lambda v: apply(v.reshape(-1))  # noqa: E731  scipy may hand over (N, 1)
         products = {"matvec": flat, "rmatvec": flat, "matmat": apply, "rmatmat": apply}
         # scipy makes the class that fits these functions, which a type checker cannot see.

@@ -188,7 +188,7 @@ def _recorded(chain: Chain, residual: Residual) -> Recording:
     aligned = [c.shape[0] for c in residual.coefficients.values() if isinstance(c, Tensor) and c.ndim > 0]
     size = max(aligned, default=_PROBES)
     generator = torch.Generator().manual_seed(0)
-    probes = torch.rand(size, chain.in_features, generator=generator, dtype=torch.float64)
+    probes = torch.rand(size, chain.in_features, generator=generator, dtype=torch.float64, device="cpu")
     probes = probes.to(chain.device, chain.dtype)
     recording = record(residual, probes, chain.out_features, _AnyColumn(residual, probes))
     check_order(chain, recording.spec.order)

@@ -62,15 +62,14 @@ def probe(name: str, record: _Record, points: Tensor, columns: _Columns) -> None
 def _mixes(record: _Record, points: Tensor, columns: _Columns) -> bool:
     n, generator = points.shape[0], torch.Generator().manual_seed(0)
     first = record(points, columns)
-    order = torch.randperm(n, generator=generator)
-    other = torch.randperm(n, generator=generator).to(points.device)
+    order = torch.randperm(n, generator=generator, device="cpu")
+    other = torch.randperm(n, generator=generator, device="cpu").to(points.device)
     for lowest in (0.5, -1.0):  # positive values for logarithms and roots, then both signs
 
         def draw(low: float = lowest) -> Tensor:
-            values = (
-                torch.rand(first.spec.n_channels, n, 1, generator=generator, dtype=torch.float64) * (1.5 - low) + low
-            )
-            return values.to(points.device, points.dtype)
+            shape = (first.spec.n_channels, n, 1)
+            uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
+            return (uniform * (1.5 - low) + low).to(points.device, points.dtype)
 
         values, changed = draw(), draw()
         rows = _probed_rows(first, values)

@@ -86,14 +86,14 @@ class Box:
     @property
     def mean(self) -> Tensor:
         """Mean of uniform points, (low + high)/2 per coordinate: (d,), float64."""
-        return torch.tensor([(a + b) / 2 for a, b in zip(self.low, self.high, strict=True)], dtype=torch.float64)
+        centre = [(a + b) / 2 for a, b in zip(self.low, self.high, strict=True)]
+        return torch.tensor(centre, dtype=torch.float64, device="cpu")
 
     @property
     def std(self) -> Tensor:
         """Standard deviation of uniform points, (high - low)/sqrt(12) per coordinate: (d,), float64."""
-        return torch.tensor(
-            [(b - a) / math.sqrt(12) for a, b in zip(self.low, self.high, strict=True)], dtype=torch.float64
-        )
+        deviation = [(b - a) / math.sqrt(12) for a, b in zip(self.low, self.high, strict=True)]
+        return torch.tensor(deviation, dtype=torch.float64, device="cpu")
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -125,8 +125,8 @@ class Box:
     def _bounds(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         # Kept per dtype and device: a training step draws points and should not copy constants to a GPU.
         if (dtype, device) not in self._constants:
-            low = torch.tensor(self.low, dtype=torch.float64)
-            width = torch.tensor(self.high, dtype=torch.float64) - low
+            low, high = (torch.tensor(ends, dtype=torch.float64, device="cpu") for ends in (self.low, self.high))
+            width = high - low
             self._constants[dtype, device] = (low.to(device, dtype), width.to(device, dtype))
         return self._constants[dtype, device]
 
@@ -140,7 +140,7 @@ class Box:
             Points, (size ** number of free coordinates, d), float64, the last coordinate running fastest.
         """
         axes = [
-            torch.linspace(a, b, size if a < b else 1, dtype=torch.float64)
+            torch.linspace(a, b, size if a < b else 1, dtype=torch.float64, device="cpu")
             for a, b in zip(self.low, self.high, strict=True)
         ]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(self.names))

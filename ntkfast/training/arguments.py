@@ -87,7 +87,7 @@ def initial_weights(weights: NTKWeights | Mapping[str, float] | None, groups: tu
         unknown = set((weights and weights.points) or ()) - set(groups)
         if unknown:
             raise ValueError(f"Trainer: expected weights.points for groups out of {groups}, got {sorted(unknown)[0]!r}")
-        return torch.ones(len(groups), dtype=torch.float64)
+        return torch.ones(len(groups), dtype=torch.float64, device="cpu")
     if not isinstance(weights, Mapping):
         raise TypeError(f"Trainer: expected weights as NTKWeights, a dict of numbers or None, got {_kind(weights)}")
     if set(weights) != set(groups):
@@ -97,7 +97,7 @@ def initial_weights(weights: NTKWeights | Mapping[str, float] | None, groups: tu
             raise TypeError(f"Trainer: expected a number as the weight of group {group!r}, got {_kind(number)}")
         if not (math.isfinite(number) and number >= 0):
             raise ValueError(f"Trainer: expected a finite weight >= 0 for group {group!r}, got {float(number)}")
-    return torch.tensor([float(weights[group]) for group in groups], dtype=torch.float64)
+    return torch.tensor([float(weights[group]) for group in groups], dtype=torch.float64, device="cpu")
 
 
 def optimizer_of(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> torch.optim.Optimizer:

@@ -67,7 +67,7 @@ class Layout:
         self.groups = tuple(dict.fromkeys(group for groups in self.component_groups.values() for group in groups))
         number = {group: k for k, group in enumerate(self.groups)}
         pattern = {name: [number[group] for group in groups] for name, groups in self.component_groups.items()}
-        rows = [torch.tensor(pattern[name]).repeat(n) for name, n in self.sizes.items()]
+        rows = [torch.tensor(pattern[name], device="cpu").repeat(n) for name, n in self.sizes.items()]
         parts = [(1 / torch.bincount(own).double())[own] for own in rows]
         group_of_row = torch.cat(rows)
         self.group_of_row = group_of_row.to(self.device)
@@ -149,9 +149,8 @@ class Layout:
             sizes = {
                 name: min(max(1, round(n * size / total)), self.conditions[name].most) for name, size in members.items()
             }
-            mine = torch.cat(
-                [torch.tensor([g == group for g in self.component_groups[name]]).repeat(k) for name, k in sizes.items()]
-            )
+            pattern = {name: [g == group for g in self.component_groups[name]] for name in sizes}
+            mine = torch.cat([torch.tensor(pattern[name], device="cpu").repeat(k) for name, k in sizes.items()])
             self._fresh[group, n] = Fresh(sizes, _where(mine, self.device), int(mine.sum()))
         return self._fresh[group, n]
 
@@ -178,7 +177,7 @@ def _where(mine: Tensor, device: torch.device) -> slice | Tensor:
     """The rows for which a mask holds: as a slice if they stand together."""
     rows = torch.nonzero(mine).squeeze(1)
     first, count = (int(rows[0]), len(rows)) if len(rows) else (0, 0)
-    together = torch.equal(rows, torch.arange(first, first + count))
+    together = torch.equal(rows, torch.arange(first, first + count, device=rows.device))
     return slice(first, first + count) if together else rows.to(device)
 
 
