@@ -49,6 +49,7 @@ class History:
         self.records: dict[int, dict[str, Any]] = {}
         self._stream: IO[str] | None = None
         self._file: Path | None = None  # what it was last streamed to
+        self._resumed = False
 
     def add(self, iteration: int, **fields: Any) -> None:
         """Add fields, numbers or dicts of them by group, to the record of an iteration, and to the stream."""
@@ -119,14 +120,17 @@ class History:
 
         Args:
             folder: where it may be.
-            iteration: the run has come so far; what was recorded beyond may differ.
+            iteration: the run has come so far; what was recorded beyond may differ. A run that was resumed where
+                nothing was recorded yet goes on with any history, a new one with none.
         """
         path = Path(folder) / FILE
         if not path.is_file() or path.resolve() == self._file:
             return True
         theirs = History.load(folder).records
-        if not theirs or not self.records:
-            return not theirs
+        if not theirs:
+            return True
+        if not self._resumed and min(self.records, default=iteration) >= iteration:
+            return False
         return all(
             _line(k, record) == _line(k, self.records.get(k, {})) for k, record in theirs.items() if k < iteration
         )
@@ -184,6 +188,7 @@ class History:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the records of a checkpoint."""
         self.records = {int(k): record for k, record in json.loads(state["records"])}
+        self._resumed = True
 
     def __repr__(self) -> str:
         return f"History({len(self.records)} records, groups {tuple(self.loss)})"

@@ -7,7 +7,8 @@ gradients, λ, the optimizer's state, the generator's. So the same lines run eag
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -89,6 +90,17 @@ class Iteration:
         """Take over λ, (G,), in place."""
         self.lam.copy_(lam)
         self._pull.copy_(self.layout.pull(self.lam))
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Put generator and λ back where the block raises, so that the iteration can be made again, on its points."""
+        state, lam = self.generator.get_state(), self.lam.clone()
+        try:
+            yield
+        except BaseException:
+            self.generator.set_state(state)
+            self.set_weights(lam)
+            raise
 
     def draw(self) -> Batch:
         """Points of all conditions."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..problems import Problem
 from ..weights import NTKWeights
@@ -30,11 +32,10 @@ from .capture import Captured, CudaGraph, capture_refusal, warn_of
 from .checkpoint import load_state, save_state
 from .history import History
 from .iteration import Iteration, Kind, Outcome
-from .kind import check_class, check_network, check_problem_kind, problem_kind, structure
+from .kind import FORMAT, check_checkpoint, check_kind, kind_of, load_scheduler, unchanged_if_refused
 from .step import Batch, Layout
 
 CHECKPOINT = "checkpoint.pt"
-FORMAT = "ntkfast.Trainer 1"
 
 
 class Trainer:
@@ -90,7 +91,7 @@ class Trainer:
         batch: int | Mapping[str, int] | None = None,
     ) -> None:
         check_problem(problem, net, seed)
-        self.problem, self.net, self.seed = problem, net, seed
+        self._problem, self._seed = problem, seed
         self.iteration = 0
         self.history = History()
         generator = torch.Generator(next(p for p in net.parameters() if p.requires_grad).device).manual_seed(seed)
@@ -98,11 +99,26 @@ class Trainer:
         lam = initial_weights(weights, self._layout.groups)
         self._default_optimizer = optimizer is None
         bound = optimizer_of(net, optimizer)
-        self.scheduler = scheduler_of(bound, scheduler, default_optimizer=optimizer is None)
+        self._scheduler = scheduler_of(bound, scheduler, default_optimizer=optimizer is None)
         rule = weights if isinstance(weights, NTKWeights) else None
         self._step = Iteration(net, self._layout, rule, lam, bound, generator)
         self._captured = self._capture_of(None)
         self._seconds = 0.0
+
+    @property
+    def problem(self) -> Problem:
+        """What is solved."""
+        return self._problem
+
+    @property
+    def net(self) -> nn.Module:
+        """The network that is trained."""
+        return self._step.net
+
+    @property
+    def seed(self) -> int:
+        """What the points are drawn from."""
+        return self._seed
 
     @property
     def weights(self) -> NTKWeights | None:
@@ -111,12 +127,27 @@ class Trainer:
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """What steps the parameters. Another one counts from the next iteration on; ``scheduler`` stays as it is."""
+        """What steps the parameters. Another one counts from the next iteration on, with a ``scheduler`` of its own."""
         return self._step.optimizer
 
     @optimizer.setter
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.scheduler is not None and optimizer is not self.optimizer:
+            raise ValueError(
+                "Trainer: expected no scheduler of the old optimizer when another is assigned, got "
+                f"{type(self.scheduler).__name__}: assign trainer.scheduler = None first, and its own one afterwards"
+            )
         self._step.optimizer = optimizer_of(self.net, optimizer)
+        self._default_optimizer = False
+
+    @property
+    def scheduler(self) -> LRScheduler | None:
+        """What moves the learning rate after each iteration: a scheduler, a function that makes it, or None."""
+        return self._scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: Scheduler | None) -> None:
+        self._scheduler = scheduler_of(self.optimizer, scheduler, default_optimizer=False)
         self._default_optimizer = False
 
     @property
@@ -180,14 +211,17 @@ class Trainer:
         self._captured = self._capture_of(capture)
         if self.eager_because and capture is None and self._layout.device.type == "cuda":
             warn_of(self.eager_because)
-        if out is not None:
-            self.history.stream(folder_of(out, self.history, self.iteration))
-            hooks.append(Checkpoints(Path(out) / CHECKPOINT, checkpoint_seconds))
-        bar = Progress(iterations) if shows_progress(progress) else None
-        hooks += [bar] if bar else []
+        folder = None if out is None else folder_of(out, self.history, self.iteration)
         due = {"record": record_every, "error": error_every}
-        start = time.perf_counter() - self._seconds
-        try:
+        with ExitStack() as opened:
+            if folder is not None:
+                hooks.append(Checkpoints(folder / CHECKPOINT, checkpoint_seconds))
+                opened.callback(self.history.close)
+                self.history.stream(folder)
+            if shows_progress(progress):
+                hooks.append(bar := Progress(iterations))
+                opened.callback(bar.close)
+            start = time.perf_counter() - self._seconds
             for _ in range(iterations):
                 self._iterate(due, spectra)
                 self._seconds = time.perf_counter() - start
@@ -196,12 +230,8 @@ class Trainer:
             self._final_record(spectra)
             self._seconds = time.perf_counter() - start
             self.history.add(self.iteration, seconds=self._seconds)
-            if out is not None:
-                self.save(Path(out) / CHECKPOINT)
-        finally:
-            self.history.close()
-            if bar:
-                bar.close()
+            if folder is not None:
+                self.save(folder / CHECKPOINT)
         return self.history
 
     def _iterate(self, due: Mapping[str, int], spectra: Collection[int]) -> None:
@@ -209,57 +239,57 @@ class Trainer:
         recorded, error, spectrum = k % due["record"] == 0, k % due["error"] == 0, k in spectra
         renewed = self.weights is not None and k % self.weights.every == 0
         kind = Kind(traces=renewed or recorded, renews=renewed)
-        found = None if error or spectrum else self._captured.replay(kind)
-        if found is None:
-            found = self._eager(kind, look=recorded, error=error, spectrum=spectrum)
-        else:
-            if recorded:
-                self._check_finite("loss", found.losses)
+        replayed = None if error or spectrum else self._captured.replay(kind)
+        found = replayed or self._eager(kind, look=recorded, error=error, spectrum=spectrum)
+        self.iteration += 1  # before anything else can raise: the parameters have moved
+        try:
+            if self.weights is not None:
+                self.weights.count()
             if renewed:
                 self._keep_weights(found)
-        if recorded:
-            self._record_fast(found)
-        if self.scheduler is not None:
-            self.scheduler.step()
-        self.iteration += 1
+            if recorded:
+                self._check_finite(k, "loss", found.losses)
+                self._record_fast(k, found)
+        finally:  # a record that cannot be written leaves the learning rate of the next iteration as it should be
+            if self.scheduler is not None:
+                self.scheduler.step()
 
     def _eager(self, kind: Kind, look: bool, error: bool, spectrum: bool) -> Outcome:
         """One iteration in which the host looks at numbers before the parameters change."""
-        batch, found = self._captured.gradient(kind)
-        if look or found.losses.device.type == "cpu":  # elsewhere a look at a number would stall the device
-            self._check_finite("loss", found.losses)
-        self._record_slow(batch, error, spectrum)
-        if kind.renews:
-            self._step.renew(found)
-            self._keep_weights(found)
-        self._step.update()
+        with self._step.attempt():
+            batch, found = self._captured.gradient(kind)
+            on_host = found.losses.device.type == "cpu"  # elsewhere a look at a number would stall the device
+            if look or on_host:
+                self._check_finite(self.iteration, "loss", found.losses)
+            self._record_slow(batch, error, spectrum)
+            if kind.renews:
+                self._step.renew(found)
+                if on_host:
+                    self._check_finite(self.iteration, "weight", self._step.lam)
+            self._step.update()
         return found
 
     def _keep_weights(self, found: Outcome) -> None:
         """Give λ and the traces that it came from to the weights, as their state."""
         assert self.weights is not None and found.traces is not None
-        groups, lam = self._layout.groups, self._step.lam
-        self.weights.keep(
-            dict(zip(groups, lam.unbind(), strict=True)), dict(zip(groups, found.traces.unbind(), strict=True))
-        )
-        if lam.device.type == "cpu":
-            self._check_finite("weight", lam)
+        by_group = [dict(zip(self._layout.groups, x.unbind(), strict=True)) for x in (self._step.lam, found.traces)]
+        self.weights.keep(*by_group)
 
-    def _check_finite(self, what: str, values: Tensor) -> None:
+    def _check_finite(self, iteration: int, what: str, values: Tensor) -> None:
         if math.isfinite(values.sum().item()):
             return
         bad = {g: v for g, v in zip(self._layout.groups, values.tolist(), strict=True) if not math.isfinite(v)}
         named = ", ".join(f"{group!r} is {v}" for group, v in bad.items()) or "their sum overflows"
         raise FloatingPointError(
-            f"training stopped at iteration {self.iteration}: the {what} of group {named} "
+            f"training stopped at iteration {iteration}: the {what} of group {named} "
             f"(loss weights {self.loss_weights}); the history up to here is kept"
         )
 
-    def _record_fast(self, found: Outcome) -> None:
+    def _record_fast(self, iteration: int, found: Outcome) -> None:
         assert found.means is not None
         groups = self._layout.groups
         self.history.add(
-            self.iteration,
+            iteration,
             loss=dict(zip(groups, found.losses.tolist(), strict=True)),
             weights=self.loss_weights,
             trace=dict(zip(groups, found.means.tolist(), strict=True)),
@@ -277,11 +307,13 @@ class Trainer:
         """Record the parameters as they are, on the points that the next step would draw, and draw none."""
         generator = self._step.generator
         state = generator.get_state()
-        batch = self._step.draw()
+        try:
+            batch = self._step.draw()
+        finally:
+            generator.set_state(state)
         found = self._step.look(batch)
-        generator.set_state(state)
-        self._check_finite("loss", found.losses)
-        self._record_fast(found)
+        self._check_finite(self.iteration, "loss", found.losses)
+        self._record_fast(self.iteration, found)
         self._record_slow(batch, error=True, spectrum=self.iteration in spectra)
 
     def save(self, path: str | Path) -> None:
@@ -302,21 +334,20 @@ class Trainer:
             "seconds": self._seconds,
             "seed": self.seed,
             "batch": self._layout.sizes,
-            "problem": problem_kind(self.problem, self._layout.component_groups),
+            **self._kind(),
             "net": self.net.state_dict(),
-            "layers": structure(self.net),
-            "trained": [name for name, p in self.net.named_parameters() if p.requires_grad],
             "optimizer": self.optimizer.state_dict(),
-            "optimizer_kind": type(self.optimizer).__name__,
             "default_optimizer": self._default_optimizer,
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "scheduler_kind": None if self.scheduler is None else type(self.scheduler).__name__,
             "generator": self._step.generator.get_state(),
             "lam": self._step.lam,
-            "weights": None if self.weights is None else _settings(self.weights),
+            "weights": None if self.weights is None else self.weights.settings(),
             "weights_state": None if self.weights is None else self.weights.state_dict(),
             "history": self.history.state_dict(),
         }
+
+    def _kind(self) -> dict[str, Any]:
+        return kind_of(self.problem, self._layout.component_groups, self.net, self.optimizer, self.scheduler)
 
     @classmethod
     def resume(
@@ -338,45 +369,30 @@ class Trainer:
 
         Raises:
             ValueError: if there is no such file, or one that is no checkpoint, or network, problem, optimizer or
-                scheduler are not of the kind that was saved; then nothing is overwritten.
+                scheduler are not of the kind that was saved; then nothing is changed.
+            TypeError: if an argument is of another type; likewise.
         """
         state = load_state(path)
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise ValueError(f"Trainer.resume: expected a checkpoint of Trainer.save, got the file {str(path)!r}")
-        check_problem(problem, net, state["seed"])
-        check_network(net, state["net"], state["layers"], state["trained"])
-        if set(state["batch"]) != set(problem.conditions):
-            raise ValueError(
-                f"Trainer.resume: expected a problem with the conditions {tuple(state['batch'])}, "
-                f"got {tuple(problem.conditions)}"
-            )
-        if optimizer is None and not state["default_optimizer"]:
-            raise ValueError("Trainer.resume: expected an optimizer of the kind that the run was given, got None")
+        check_checkpoint(state, path, problem, net, optimizer)
         weights = None if state["weights"] is None else NTKWeights(**state["weights"])
-        trainer = cls(problem, net, weights, optimizer, scheduler, state["seed"], state["batch"])
-        check_problem_kind(problem_kind(problem, trainer._layout.component_groups), state["problem"])
-        check_class("an optimizer", trainer.optimizer, state["optimizer_kind"])
-        check_class("a scheduler", trainer.scheduler, state["scheduler_kind"])
-        trainer._take(state)
+        with unchanged_if_refused(optimizer):
+            trainer = cls(problem, net, weights, optimizer, scheduler, state["seed"], state["batch"])
+            check_kind(trainer._kind(), state)
+            trainer._take(state)
         return trainer
 
     def _take(self, state: Mapping[str, Any]) -> None:
         """Take over a checkpoint of a trainer of the same kind."""
-        self.optimizer.load_state_dict(state["optimizer"])  # first, as it may refuse its parameter groups
+        self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # torch leaves it where the checkpoint was loaded
                 group["lr"] = group["lr"].to(self._layout.device)
-        self.net.load_state_dict(state["net"])
-        self.iteration, self._seconds = state["iteration"], state["seconds"]
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self._step.generator.set_state(state["generator"])
+            load_scheduler(self.scheduler, state["scheduler"])
         if self.weights is not None:
             self.weights.load_state_dict(state["weights_state"])
+        self.iteration, self._seconds = state["iteration"], state["seconds"]
+        self._step.generator.set_state(state["generator"])
         self._step.set_weights(state["lam"])
         self.history.load_state_dict(state["history"])
-
-
-def _settings(weights: NTKWeights) -> dict[str, Any]:
-    """What an equal NTKWeights is made from."""
-    return {"every": weights.every, "normalize": weights.normalize, "points": weights.points}
+        self.net.load_state_dict(state["net"])  # last, as nobody puts the network back: what comes before may refuse

@@ -141,6 +141,7 @@ def test_what_a_callback_changes_on_the_host_counts_under_capture(graphs, change
 
 def test_another_optimizer_counts_and_one_with_its_state_on_the_host_ends_the_capture(graphs) -> None:
     def swaps(trainer: ntk.Trainer) -> None:
+        trainer.scheduler = None
         trainer.optimizer = torch.optim.SGD(trainer.net.parameters(), 1e-3)
 
     nets = network(), network()
