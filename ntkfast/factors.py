@@ -18,7 +18,7 @@ from .residual import Residual, value
 from .rows import attach, attach_forward
 from .snapshot import Snapshot, Workspace, as_workspace, group_jacobian, group_stacks, layer_stacks, sweep
 from .streaming import by_block
-from .sweep import ChainArgs, Groups, as_groups, chain_args, group_args
+from .sweep import ChainArgs, as_groups, chain_args, group_args
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,6 @@ class Factors:
         if not torch.is_grad_enabled() or not self.parameters():
             return values.clone()
         return attach(values, self.parameters(), self.vjp)
-
-    def layer_diag(self) -> Tensor:
-        """The diagonal of K by layers, (layers, N) in float64."""
-        return self._take(self._snapshot.check().layer_diag()).clone()
 
     def diag(self, per_block: bool = False) -> Any:
         """The diagonal of K: (N,), with several groups a dict of such by name; `per_block` names the layers inside."""
@@ -278,12 +274,6 @@ def factors(
     chain, args = chain_args(net, wrt)
     snapshot = sweep(chain, args, group_args(chain, groups), as_workspace(workspace))
     return Factors(snapshot, tuple(groups), not several)
-
-
-def unchecked_factors(net: nn.Module, groups: Groups, workspace: Workspace) -> Factors:
-    """The factors of points that are known to be finite: nothing waits for the device."""
-    chain, args = chain_args(net)
-    return Factors(sweep(chain, args, group_args(chain, groups, finite=False), workspace), tuple(groups), False)
 
 
 def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:

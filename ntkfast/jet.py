@@ -318,13 +318,9 @@ class Jet(Form):
                     f"residual {self._tape.name}: expected a coordinate out of {tuple(known)}, got {name!r} in d()"
                 )
             if type(order) is not int:
-                raise TypeError(
-                    f"residual {self._tape.name}: expected an int as the order in d({name}=…), got {order!r}"
-                )
+                raise TypeError(f"residual {self._tape.name}: expected an int in d({name}=…), got {order!r}")
             if order < 0:
-                raise ValueError(
-                    f"residual {self._tape.name}: expected an order of at least 0 in d({name}=…), got {order}"
-                )
+                raise ValueError(f"residual {self._tape.name}: expected an order ≥ 0 in d({name}=…), got {order}")
             if order:
                 alpha.append((known[name], order))
         total = sum(order for _, order in alpha)

@@ -58,7 +58,7 @@ class Box:
         low, high = list(self.low), list(self.high)
         for name, position in fixed.items():
             if name not in self.names:
-                raise ValueError(f"Box.at: unknown coordinate {name!r}; expected one of {self.names}")
+                raise ValueError(f"Box.at: expected a coordinate out of {self.names}, got {name!r}")
             k = self.names.index(name)
             if not low[k] <= position <= high[k]:
                 raise ValueError(f"Box.at: expected {name} in [{low[k]:g}, {high[k]:g}], got {position}")
@@ -109,13 +109,17 @@ class Box:
         """Draw independent uniform points, x = low + (high - low) ∘ U with U uniform on [0, 1).
 
         Args:
-            n: number of points.
+            n: number of points, at least 0.
             generator: source of randomness; the points are made on its device (None: torch's own, on the CPU).
             dtype: of the points; None is torch's default.
 
         Returns:
             Points, (n, d).
+
+        Raises:
+            ValueError: if n is negative.
         """
+        _check_number(n)
         device = torch.device("cpu") if generator is None else generator.device
         dtype = dtype or torch.get_default_dtype()
         low, width = self._bounds(dtype, device)
@@ -134,11 +138,16 @@ class Box:
         """Return the regular grid with ``size`` points per free coordinate, ends included.
 
         Args:
-            size: points per free coordinate; a fixed coordinate has one.
+            size: points per free coordinate, at least 1; a fixed coordinate has one.
 
         Returns:
             Points, (size ** number of free coordinates, d), float64, the last coordinate running fastest.
+
+        Raises:
+            ValueError: if there is no point.
         """
+        if size < 1:
+            raise ValueError(f"Box.grid: expected a size of at least 1, got {size}")
         axes = [
             torch.linspace(a, b, size if a < b else 1, dtype=torch.float64, device="cpu")
             for a, b in zip(self.low, self.high, strict=True)
@@ -163,9 +172,9 @@ class Union:
             raise ValueError("Union: expected at least one box, got none")
         for box in boxes[1:]:
             if box.names != boxes[0].names:
-                raise ValueError(f"a union needs boxes with the same coordinates, got {boxes[0].names} and {box.names}")
+                raise ValueError(f"Union: expected boxes with the coordinates {boxes[0].names}, got {box.names}")
             if len(box.free) != len(boxes[0].free):
-                raise ValueError(f"a union needs boxes of the same dimension, got {boxes[0]} and {box}")
+                raise ValueError(f"Union: expected boxes of the same dimension, got {boxes[0]} and {box}")
         self.boxes = boxes
         self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -186,13 +195,17 @@ class Union:
         """Draw independent points: a box with probability proportional to its measure, then a uniform point of it.
 
         Args:
-            n: number of points.
+            n: number of points, at least 0.
             generator: source of randomness; the points are made on its device (None: torch's own, on the CPU).
             dtype: of the points; None is torch's default.
 
         Returns:
             Points, (n, d).
+
+        Raises:
+            ValueError: if n is negative.
         """
+        _check_number(n)
         device = torch.device("cpu") if generator is None else generator.device
         dtype = dtype or torch.get_default_dtype()
         measures, low, width = self._bounds(dtype, device)
@@ -209,3 +222,8 @@ class Union:
             low, width = (torch.stack(part) for part in zip(*bounds, strict=True))
             self._constants[dtype, device] = (measures, low, width)
         return self._constants[dtype, device]
+
+
+def _check_number(n: int) -> None:
+    if n < 0:
+        raise ValueError(f"sample: expected a number of points of at least 0, got {n}")

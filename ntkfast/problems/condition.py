@@ -35,7 +35,7 @@ class _Placed(NamedTuple):
     result: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
     """One condition of a problem: one draw of points, one residual, one sweep.
 

@@ -18,7 +18,7 @@ from .points import Points
 _GRID_POINTS = 40_000  # that an error is taken on, unless told otherwise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A boundary value problem as data: points are drawn per condition, and every loss group gets one weight.
 
@@ -126,7 +126,8 @@ class Problem:
             The error, accumulated in float64.
 
         Raises:
-            ValueError: if the problem has no exact solution, or one that does not give (n,).
+            ValueError: if the problem has no exact solution, or one that does not give (n,), or the network has several
+                outputs.
             TypeError: if the exact solution gives no tensor.
         """
         if self.exact is None:
@@ -164,9 +165,15 @@ def predict(net: nn.Module, xy: Tensor, chunk: int = 8192) -> Tensor:
         chunk: points per forward pass, to stay in cache and bound memory.
 
     Returns:
-        The first output, (n,), float64, on the CPU.
+        The output, (n,), float64, on the CPU.
+
+    Raises:
+        ValueError: a network with several outputs.
     """
     parameter = next(net.parameters())
     with torch.no_grad():
-        parts = [net(part.to(parameter.device, parameter.dtype))[:, 0] for part in xy.split(chunk)]
-    return torch.cat(parts).double().cpu()
+        parts = [net(part.to(parameter.device, parameter.dtype)) for part in xy.split(chunk)]
+    out = torch.cat(parts).double().cpu()
+    if out.shape != (len(xy), 1):
+        raise ValueError(f"predict: expected a network with 1 output, got outputs of shape {tuple(out.shape)}")
+    return out[:, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from .condition import Condition
 from .problem import Problem
 
 
-class MultiscaleWave1D(Problem):
+def MultiscaleWave1D(c: float = 10.0, a: float = 2.0) -> Problem:
     """The wave equation with an exact solution for every wave speed; for c = 10, a = 2 the "multiscale" case.
 
     u_tt = c² u_xx on (t, x) ∈ [0, 1]², u(t, 0) = u(t, 1) = 0, u_t(0, x) = 0, u(0, x) = sin πx + sin aπx;
@@ -24,29 +23,32 @@ class MultiscaleWave1D(Problem):
         c: wave speed.
         a: frequency of the second mode, an integer (otherwise the ends do not stay at rest).
 
+    Returns:
+        The problem, with the loss groups of `Wave1D`.
+
     Raises:
         ValueError: if ``a`` is not an integer.
 
     Reference: Wang, Yu, Perdikaris, When and why PINNs fail to train: a neural tangent kernel perspective (2022).
     """
-
-    def __init__(self, c: float = 10.0, a: float = 2.0) -> None:
-        if a != int(a):
-            raise ValueError(f"MultiscaleWave1D: expected an integer frequency a, so that u(t, 1) = 0, got {a}")
-        super().__init__(*_wave(c, ((1.0, 1.0), (1.0, a))))
+    if not float(a).is_integer():
+        raise ValueError(f"MultiscaleWave1D: expected an integer frequency a, so that u(t, 1) = 0, got {a}")
+    return _wave(c, ((1.0, 1.0), (1.0, a)))
 
 
-class Wave1D(Problem):
+def Wave1D(c: float = 2.0, a: float = 0.5) -> Problem:
     """The wave equation of the paper that introduced NTK weights.
 
     u_tt = c² u_xx on (t, x) ∈ [0, 1]², u(t, 0) = u(t, 1) = 0, u_t(0, x) = 0, u(0, x) = sin πx + a sin 2cπx;
     exact, only for c = 2: u = sin πx cos cπt + a sin 2cπx cos 4cπt.
 
-    Loss groups: ``u`` (start, left and right end, 100 points each), ``ut`` (on the points of the start), ``r`` (300).
-
     Args:
         c: wave speed; only 2 satisfies 4c = c · 2c, which the exact solution needs.
         a: amplitude of the second mode.
+
+    Returns:
+        The problem, with the loss groups ``u`` (start, left and right end, 100 points each), ``ut`` (on the points of
+        the start) and ``r`` (300).
 
     Raises:
         ValueError: if c is not 2.
@@ -58,17 +60,15 @@ class Wave1D(Problem):
         >>> list(ntk.problems.Wave1D().conditions)
         ['start', 'left', 'right', 'r']
     """
-
-    def __init__(self, c: float = 2.0, a: float = 0.5) -> None:
-        if c != 2:
-            raise ValueError(
-                f"Wave1D: expected c = 2, as its exact solution solves the equation for no other speed, got c = {c}; "
-                f"MultiscaleWave1D(c, a) has one for every c"
-            )
-        super().__init__(*_wave(c, ((1.0, 1.0), (a, 2 * c))))
+    if c != 2:
+        raise ValueError(
+            f"Wave1D: expected c = 2, as its exact solution solves the equation for no other speed, got c = {c}; "
+            f"MultiscaleWave1D(c, a) has one for every c"
+        )
+    return _wave(c, ((1.0, 1.0), (a, 2 * c)))
 
 
-def _wave(c: float, modes: tuple[tuple[float, float], ...]) -> tuple[Box, dict[str, Condition], Callable[[At], Tensor]]:
+def _wave(c: float, modes: tuple[tuple[float, float], ...]) -> Problem:
     """Make the problem whose solution is a sum of standing waves, Σ amplitude · sin(kπx) cos(kcπt)."""
 
     def exact(at: At) -> Tensor:
@@ -89,4 +89,4 @@ def _wave(c: float, modes: tuple[tuple[float, float], ...]) -> tuple[Box, dict[s
         "right": Condition(domain.at(x=1), n=100, group="u"),
         "r": Condition(domain, wave, n=300),
     }
-    return domain, conditions, exact
+    return Problem(domain, conditions, exact)

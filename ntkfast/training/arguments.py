@@ -32,9 +32,9 @@ def check_problem(problem: Problem, net: nn.Module, seed: int) -> None:
         ValueError: a network that is not native, has nothing to train, or takes another number of columns.
     """
     if not isinstance(problem, Problem):
-        raise TypeError(f"Trainer: expected an ntk.Problem first, got {_kind(problem)}")
+        raise TypeError(f"Trainer: expected an ntk.Problem first, got {_type_name(problem)}")
     if not isinstance(net, nn.Module):
-        raise TypeError(f"Trainer: expected a network (torch.nn.Module) after the problem, got {_kind(net)}")
+        raise TypeError(f"Trainer: expected a network (torch.nn.Module) after the problem, got {_type_name(net)}")
     if not isinstance(seed, int):
         raise TypeError(f"Trainer: expected seed as a whole number, got {seed!r}")
     if not any(p.requires_grad for p in net.parameters()):
@@ -89,12 +89,14 @@ def initial_weights(weights: NTKWeights | Mapping[str, float] | None, groups: tu
             raise ValueError(f"Trainer: expected weights.points for groups out of {groups}, got {sorted(unknown)[0]!r}")
         return torch.ones(len(groups), dtype=torch.float64, device="cpu")
     if not isinstance(weights, Mapping):
-        raise TypeError(f"Trainer: expected weights as NTKWeights, a dict of numbers or None, got {_kind(weights)}")
+        raise TypeError(
+            f"Trainer: expected weights as NTKWeights, a dict of numbers or None, got {_type_name(weights)}"
+        )
     if set(weights) != set(groups):
         raise ValueError(f"Trainer: expected fixed weights for exactly the loss groups {groups}, got {tuple(weights)}")
     for group, number in weights.items():
         if not (isinstance(number, numbers.Real) or (isinstance(number, Tensor) and number.ndim == 0)):
-            raise TypeError(f"Trainer: expected a number as the weight of group {group!r}, got {_kind(number)}")
+            raise TypeError(f"Trainer: expected a number as the weight of group {group!r}, got {_type_name(number)}")
         if not (math.isfinite(number) and number >= 0):
             raise ValueError(f"Trainer: expected a finite weight >= 0 for group {group!r}, got {float(number)}")
     return torch.tensor([float(weights[group]) for group in groups], dtype=torch.float64, device="cpu")
@@ -112,7 +114,7 @@ def optimizer_of(net: nn.Module, optimizer: torch.optim.Optimizer | None) -> tor
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             "Trainer: expected optimizer as an object, such as torch.optim.Adam(net.parameters()), "
-            f"got {_kind(optimizer)}"
+            f"got {_type_name(optimizer)}"
         )
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("Trainer: expected an optimizer that steps without a closure, got LBFGS, which needs one")
@@ -142,12 +144,14 @@ def scheduler_of(
     if scheduler is None:
         return exponential_decay(optimizer) if default_optimizer else None
     if not (isinstance(scheduler, LRScheduler) or callable(scheduler)):
-        raise TypeError(f"Trainer: expected scheduler as a torch scheduler or a function, got {_kind(scheduler)}")
+        raise TypeError(f"Trainer: expected scheduler as a torch scheduler or a function, got {_type_name(scheduler)}")
     bound = scheduler if isinstance(scheduler, LRScheduler) else scheduler(optimizer)
     if isinstance(bound, ReduceLROnPlateau):
         raise ValueError("Trainer: expected a scheduler that steps without a metric, got ReduceLROnPlateau")
     if not isinstance(bound, LRScheduler):
-        raise TypeError(f"Trainer: expected a function that makes a torch scheduler, got one that makes {_kind(bound)}")
+        raise TypeError(
+            f"Trainer: expected a function that makes a torch scheduler, got one that makes {_type_name(bound)}"
+        )
     if getattr(bound, "optimizer", optimizer) is not optimizer:
         raise ValueError("Trainer: expected a scheduler of the trainer's optimizer, got one of another optimizer")
     return bound
@@ -172,7 +176,7 @@ def check_fit(
         if number < least:
             raise ValueError(f"fit: expected {name} >= {least}, got {number}")
     if not isinstance(checkpoint_seconds, numbers.Real):
-        raise TypeError(f"fit: expected checkpoint_seconds as a number, got {_kind(checkpoint_seconds)}")
+        raise TypeError(f"fit: expected checkpoint_seconds as a number, got {_type_name(checkpoint_seconds)}")
     if not checkpoint_seconds >= 0:  # NaN is not
         raise ValueError(f"fit: expected checkpoint_seconds >= 0, got {checkpoint_seconds}")
     if not (capture is None or isinstance(capture, bool)):
@@ -186,7 +190,7 @@ def iterations_of(spectra: Iterable[int]) -> frozenset[int]:
         TypeError: no collection of whole numbers.
     """
     if not isinstance(spectra, Iterable) or isinstance(spectra, str):
-        raise TypeError(f"fit: expected spectra as a sequence of iterations, got {_kind(spectra)}")
+        raise TypeError(f"fit: expected spectra as a sequence of iterations, got {_type_name(spectra)}")
     found = list(spectra)
     for number in found:
         if not _is_whole(number):
@@ -201,11 +205,13 @@ def hooks_of(callbacks: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]
         TypeError: no collection of functions.
     """
     if not isinstance(callbacks, Iterable):
-        raise TypeError(f"fit: expected callbacks as a sequence of functions of the trainer, got {_kind(callbacks)}")
+        raise TypeError(
+            f"fit: expected callbacks as a sequence of functions of the trainer, got {_type_name(callbacks)}"
+        )
     hooks = list(callbacks)
     for hook in hooks:
         if not callable(hook):
-            raise TypeError(f"fit: expected functions of the trainer in callbacks, got {_kind(hook)}")
+            raise TypeError(f"fit: expected functions of the trainer in callbacks, got {_type_name(hook)}")
     return hooks
 
 
@@ -217,7 +223,7 @@ def folder_of(out: str | Path, history: History, iteration: int) -> Path:
         ValueError: a folder that cannot be written, or that holds the history of another run.
     """
     if not isinstance(out, str | os.PathLike):
-        raise TypeError(f"fit: expected out as the path of a folder, got {_kind(out)}")
+        raise TypeError(f"fit: expected out as the path of a folder, got {_type_name(out)}")
     folder = writable_folder(out)
     if not history.continues(folder, iteration):
         raise ValueError(f"fit: expected a folder without the history of another run, got {str(folder)!r}")
@@ -228,5 +234,5 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
-def _kind(thing: object) -> str:
+def _type_name(thing: object) -> str:
     return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__

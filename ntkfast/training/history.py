@@ -86,7 +86,7 @@ class History:
 
     @property
     def trace(self) -> dict[str, Series]:
-        """Trace of each group's kernel over its rows."""
+        """Trace over rows of each group's kernel, tr K / N: the mean of its diagonal (``ntk.trace`` is the sum)."""
         return self._by_group("trace")
 
     @property

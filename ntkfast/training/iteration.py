@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..loss_gradient import pulled_sweep
-from ..snapshot import Workspace
+from ..snapshot import Workspace, sweep
 from ..weights import NTKWeights, balance
-from .step import Batch, Layout, sweep
+from .step import Batch, StepRows
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Iteration:
     def __init__(
         self,
         net: nn.Module,
-        layout: Layout,
+        layout: StepRows,
         weights: NTKWeights | None,
         lam: Tensor,
         optimizer: torch.optim.Optimizer,
@@ -156,10 +156,10 @@ class Iteration:
 
     def look(self, batch: Batch) -> Outcome:
         """Losses and traces on given points; no gradient is touched."""
-        with torch.no_grad():  # so that the rows come without a graph
-            f = sweep(self.net, batch, self._workspace)
-            losses = self.layout.losses(f.rows if batch.targets is None else f.rows - batch.targets)
-        traces = self.layout.traces(f)
+        with torch.no_grad():
+            made = sweep(*self.layout.prepare(self.net, batch), self._workspace)
+            losses = self.layout.losses(made.values if batch.targets is None else made.values - batch.targets)
+            traces = self.layout.sums(made.layer_diag().sum(0))
         return Outcome(losses, traces, traces / self._rows)
 
     def renew(self, found: Outcome) -> None:

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..chain import Chain
-from ..factors import Factors, unchecked_factors
 from ..gram import gram
 from ..problems import Condition, Problem
 from ..problems.condition import Draw
 from ..recording import record
 from ..residual import Residual
-from ..snapshot import Workspace
 from ..streaming import streaming_diag
 from ..sweep import ChainArgs, GroupArgs, chain_args, group_args
 
@@ -42,7 +40,7 @@ class Fresh:
         return streaming_diag(chain, args, groups, None)[:, self.rows].sum()
 
 
-class Layout:
+class StepRows:
     """The rows of a step in the order of the sweep: conditions one after the other, rows point-major within each.
 
     With g(i) the loss group of row i and n_i the rows of its condition in that group,
@@ -132,10 +130,6 @@ class Layout:
         """Coefficients 2 λ_g / n of every row, (N,), from the weights of the groups, (G,)."""
         return 2 * weights.to(self.device, self.dtype)[self.group_of_row] * self.share
 
-    def traces(self, f: Factors) -> Tensor:
-        """Traces of the kernels of all groups, (G,) in float64, from the diagonal that a sweep already has."""
-        return self.sums(f.layer_diag().sum(0))
-
     def sums(self, rows: Tensor) -> Tensor:
         """Sums over the rows of every group, (G,)."""
         # Group by group: one scattered sum would add in any order on a GPU, and differ from run to run.
@@ -166,11 +160,6 @@ class Layout:
             block = K[mine][:, mine].cpu()
             spectra[group] = torch.linalg.eigvalsh(block).flip(0).tolist()
         return spectra
-
-
-def sweep(net: nn.Module, batch: Batch, workspace: Workspace | None = None) -> Factors:
-    """Make the one packed sweep that rows, gradient and traces of a step all come from."""
-    return unchecked_factors(net, batch.groups, workspace or Workspace())
 
 
 def _where(mine: Tensor, device: torch.device) -> slice | Tensor:

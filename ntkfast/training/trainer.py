@@ -32,8 +32,8 @@ from .capture import Captured, CudaGraph, capture_refusal, warn_of
 from .checkpoint import load_state, save_state
 from .history import History
 from .iteration import Iteration, Kind, Outcome
-from .kind import FORMAT, check_checkpoint, check_kind, kind_of, load_scheduler, unchanged_if_refused
-from .step import Batch, Layout
+from .resuming import FORMAT, check_checkpoint, check_origin, load_scheduler, origin_of, unchanged_if_refused
+from .step import Batch, StepRows
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -95,7 +95,7 @@ class Trainer:
         self.iteration = 0
         self.history = History()
         generator = torch.Generator(next(p for p in net.parameters() if p.requires_grad).device).manual_seed(seed)
-        self._layout = Layout(problem, points_by_condition(problem, batch), net, generator)
+        self._layout = StepRows(problem, points_by_condition(problem, batch), net, generator)
         lam = initial_weights(weights, self._layout.groups)
         self._default_optimizer = optimizer is None
         bound = optimizer_of(net, optimizer)
@@ -334,7 +334,7 @@ class Trainer:
             "seconds": self._seconds,
             "seed": self.seed,
             "batch": self._layout.sizes,
-            **self._kind(),
+            **self._origin(),
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "default_optimizer": self._default_optimizer,
@@ -346,8 +346,8 @@ class Trainer:
             "history": self.history.state_dict(),
         }
 
-    def _kind(self) -> dict[str, Any]:
-        return kind_of(self.problem, self._layout.component_groups, self.net, self.optimizer, self.scheduler)
+    def _origin(self) -> dict[str, Any]:
+        return origin_of(self.problem, self._layout.component_groups, self.net, self.optimizer, self.scheduler)
 
     @classmethod
     def resume(
@@ -377,7 +377,7 @@ class Trainer:
         weights = None if state["weights"] is None else NTKWeights(**state["weights"])
         with unchanged_if_refused(optimizer):
             trainer = cls(problem, net, weights, optimizer, scheduler, state["seed"], state["batch"])
-            check_kind(trainer._kind(), state)
+            check_origin(trainer._origin(), state)
             trainer._take(state)
         return trainer
 

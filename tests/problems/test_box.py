@@ -67,12 +67,25 @@ def test_the_grid_has_both_ends_and_runs_over_the_free_coordinates():
         (lambda: ntk.Box(x=(1, 0)), r"low < high, got x=\(1, 0\)"),
         (lambda: ntk.Box(x=(0, math.inf)), "finite"),
         (lambda: ntk.Box(x=1), r"expected x=\(low, high\), got x=1"),
-        (lambda: D.at(y=0), r"unknown coordinate 'y'; expected one of \('t', 'x'\)"),
+        (lambda: D.at(y=0), r"expected a coordinate out of \('t', 'x'\), got 'y'"),
         (lambda: D.at(t=2), r"expected t in \[0, 1\], got 2"),
-        (lambda: D.at(t=0) | ntk.Box(x=(0, 1)), "same coordinates"),
+        (lambda: D.at(t=0) | ntk.Box(x=(0, 1)), "the coordinates"),
         (lambda: D | D.at(t=0), "same dimension"),
     ],
 )
 def test_bad_boxes_are_refused_with_expected_and_got(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize(
+    ("draw", "sentence"),
+    [
+        (lambda: D.sample(-1), "a number of points of at least 0, got -1"),
+        (lambda: (D.at(t=0) | D.at(t=1)).sample(-1), "a number of points of at least 0, got -1"),
+        (lambda: D.grid(0), "a size of at least 1, got 0"),
+    ],
+)
+def test_fewer_than_no_points_are_refused(draw, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        draw()

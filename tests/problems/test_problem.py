@@ -151,3 +151,13 @@ def test_errors_are_taken_on_grids_that_fit_memory():
     )
     problem.error(ntk.MLP([4, 4, 1]))
     assert sizes == [14**4]
+
+
+def test_problems_and_conditions_are_equal_to_themselves_alone():
+    one, other = ntk.problems.Wave1D(), ntk.problems.Wave1D()
+    assert one == one and one != other and len({one, other, one.conditions["r"]}) == 3
+
+
+def test_an_error_needs_one_output():
+    with pytest.raises(ValueError, match=r"expected a network with 1 output, got outputs of shape \(4, 2\)"):
+        ntk.problems.Wave1D().error(ntk.MLP([2, 3, 2]), size=2)

@@ -1,5 +1,7 @@
 """The wave problems: their exact solutions satisfy every condition, and no other speed is let through."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -58,3 +60,13 @@ def test_the_batch_of_the_paper():
         "right": 100,
         "r": 300,
     }
+
+
+@pytest.mark.parametrize("a", [0.5, float("inf"), float("nan")])
+def test_frequencies_that_are_no_integers_are_refused(a):
+    with pytest.raises(ValueError, match="expected an integer frequency a"):
+        ntk.problems.MultiscaleWave1D(a=a)
+
+
+def test_another_exact_solution_is_put_in_by_replace():
+    assert dataclasses.replace(ntk.problems.Wave1D(), exact=None).exact is None

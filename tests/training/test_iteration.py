@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ntkfast as ntk
 from ntkfast.training.iteration import Iteration, Kind
-from ntkfast.training.step import Layout
+from ntkfast.training.step import StepRows
 
 D = ntk.Box(t=(0, 1), x=(0, 1))
 PROBLEM = ntk.Problem(
@@ -33,7 +33,7 @@ def iteration_of(
     torch.manual_seed(0)
     net = ntk.MLP([2, 7, 6, 1], dtype=torch.float64)
     generator = torch.Generator().manual_seed(5)
-    layout = Layout(problem, {name: SIZES[name] for name in problem.conditions}, net, generator)
+    layout = StepRows(problem, {name: SIZES[name] for name in problem.conditions}, net, generator)
     start = torch.tensor(lam or [1.0] * len(layout.groups), dtype=torch.float64)
     return Iteration(net, layout, weights, start, torch.optim.SGD(net.parameters(), 0.1), generator)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ntkfast as ntk
-from ntkfast.training.step import Layout, sweep
+from ntkfast.training.step import StepRows
 
 PROBLEM = ntk.problems.Wave1D()
 SIZES = {"start": 4, "left": 3, "right": 5, "r": 6}
@@ -19,7 +19,7 @@ def net():
 
 @pytest.fixture
 def layout(net):
-    return Layout(PROBLEM, SIZES, net, torch.Generator().manual_seed(5))
+    return StepRows(PROBLEM, SIZES, net, torch.Generator().manual_seed(5))
 
 
 def rows_and_jacobian(net, batch):
@@ -31,6 +31,11 @@ def rows_and_jacobian(net, batch):
     return found
 
 
+def traces_of(layout, net, batch):
+    """(G,), from the diagonal of one sweep, as the trainer finds them."""
+    return layout.sums(torch.cat(list(ntk.factors(net, batch.groups).diag().values())))
+
+
 def test_rows_are_laid_out_by_condition_and_counted_by_group(layout):
     assert layout.groups == ("u", "ut", "r")
     assert layout.components == {"start": ("u", "ut"), "left": ("",), "right": ("",), "r": ("",)}
@@ -39,14 +44,14 @@ def test_rows_are_laid_out_by_condition_and_counted_by_group(layout):
 
 def test_making_a_layout_draws_nothing(net):
     generator = torch.Generator().manual_seed(5)
-    Layout(PROBLEM, SIZES, net, generator)
+    StepRows(PROBLEM, SIZES, net, generator)
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(5).get_state())
 
 
 def test_losses_are_sums_over_conditions_of_mean_squares(net, layout):
     batch = layout.draw(torch.Generator().manual_seed(1))
     rows = {name: r for name, (r, _) in rows_and_jacobian(net, batch).items()}
-    losses = layout.losses(sweep(net, batch).rows.detach())
+    losses = layout.losses(ntk.factors(net, batch.groups).rows.detach())
     expected = [
         rows["start"][:, 0].square().mean() + rows["left"].square().mean() + rows["right"].square().mean(),
         rows["start"][:, 1].square().mean(),
@@ -58,7 +63,7 @@ def test_losses_are_sums_over_conditions_of_mean_squares(net, layout):
 def test_the_pulled_back_rows_are_the_gradient_of_the_weighted_loss(net, layout):
     batch = layout.draw(torch.Generator().manual_seed(2))
     lam = torch.tensor([3.0, 0.5, 2.0], dtype=torch.float64)
-    f = sweep(net, batch)
+    f = ntk.factors(net, batch.groups)
     gradient = torch.cat([g.flatten() for g in f.vjp(layout.pull(lam) * f.rows.detach()).values()])
     expected = torch.zeros_like(gradient)
     for name, (rows, jacobian) in rows_and_jacobian(net, batch).items():
@@ -69,7 +74,7 @@ def test_the_pulled_back_rows_are_the_gradient_of_the_weighted_loss(net, layout)
 
 def test_traces_are_those_of_the_kernels_of_the_groups(net, layout):
     batch = layout.draw(torch.Generator().manual_seed(3))
-    traces = layout.traces(sweep(net, batch))
+    traces = traces_of(layout, net, batch)
     squares = {name: jacobian.square().sum(2) for name, (_, jacobian) in rows_and_jacobian(net, batch).items()}
     expected = {
         "u": squares["start"][:, 0].sum() + squares["left"].sum() + squares["right"].sum(),
@@ -82,7 +87,7 @@ def test_traces_are_those_of_the_kernels_of_the_groups(net, layout):
 
 def test_eigenvalues_add_up_to_the_trace_and_descend(net, layout):
     batch = layout.draw(torch.Generator().manual_seed(3))
-    traces = dict(zip(layout.groups, layout.traces(sweep(net, batch)).tolist(), strict=True))
+    traces = dict(zip(layout.groups, traces_of(layout, net, batch).tolist(), strict=True))
     for group, eigenvalues in layout.spectra(net, batch).items():
         assert len(eigenvalues) == layout.rows[group]
         assert sum(eigenvalues) == pytest.approx(traces[group], rel=1e-10)
@@ -114,9 +119,9 @@ def test_targets_are_subtracted_row_by_row(net):
     losses = []
     for condition in (ntk.Condition(D, residual, target, n=5), ntk.Condition(D, shifted, n=5)):
         problem = ntk.Problem(D, {"free": ntk.Condition(D.at(t=0), n=2), "c": condition})
-        layout = Layout(problem, {"free": 2, "c": 5}, net, torch.Generator())
+        layout = StepRows(problem, {"free": 2, "c": 5}, net, torch.Generator())
         batch = layout.draw(torch.Generator().manual_seed(6))
-        rows = sweep(net, batch).rows.detach()
+        rows = ntk.factors(net, batch.groups).rows.detach()
         losses.append(layout.losses(rows if batch.targets is None else rows - batch.targets))
     assert torch.allclose(losses[0], losses[1], rtol=1e-12)
 
@@ -128,8 +133,8 @@ def test_named_columns_reach_the_residual(net):
     without = ntk.Condition(xy, lambda u, at: u - 3 * at.t)
     rows = []
     for condition in (with_column, without):
-        layout = Layout(ntk.Problem(D, {"c": condition}), {"c": 6}, net, torch.Generator())
-        rows.append(sweep(net, layout.draw(torch.Generator())).rows.detach())
+        layout = StepRows(ntk.Problem(D, {"c": condition}), {"c": 6}, net, torch.Generator())
+        rows.append(ntk.factors(net, layout.draw(torch.Generator()).groups).rows.detach())
     assert torch.allclose(rows[0], rows[1], rtol=1e-12)
 
 
@@ -176,4 +181,4 @@ def test_a_function_that_draws_too_many_columns_is_refused_by_the_name_of_its_co
     D = PROBLEM.domain
     problem = ntk.Problem(D, {"ball": ntk.Condition(lambda n, g: torch.rand(n, 3, generator=g), residual, n=4)})
     with pytest.raises(ValueError, match=r"condition 'ball': expected .* each of \('t', 'x'\) .*got 3 columns"):
-        Layout(problem, {"ball": 4}, net, torch.Generator())
+        StepRows(problem, {"ball": 4}, net, torch.Generator())

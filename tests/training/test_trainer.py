@@ -355,7 +355,7 @@ def test_an_optimizer_holds_all_that_is_trained_and_needs_no_closure():
     ("problem", "net", "error", "sentence"),
     [
         (network(), network(), TypeError, "expected an ntk.Problem first, got MLP"),
-        (ntk.problems.Wave1D, network(), TypeError, "got the class Wave1D"),
+        (ntk.Problem, network(), TypeError, "got the class Problem"),
         (PROBLEM, lambda x: x, TypeError, "expected a network .* after the problem, got function"),
         (PROBLEM, ntk.MLP([3, 4, 1]), ValueError, r"an input column for each of \('t', 'x'\), got 3 columns"),
         (

@@ -96,7 +96,7 @@ def check_network(net: nn.Module, saved: Mapping[str, Tensor], layers: Mapping[s
         raise ValueError(f"Trainer.resume: expected {trained} to require grad and nothing else, got {trained_now}")
 
 
-def kind_of(
+def origin_of(
     problem: Problem,
     groups: Mapping[str, tuple[str, ...]],
     net: nn.Module,
@@ -124,7 +124,7 @@ def kind_of(
     }
 
 
-def check_kind(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+def check_origin(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     """Refuse a problem with other coordinates, conditions, components or groups, another optimizer or scheduler.
 
     Raises:
