@@ -54,6 +54,11 @@ class JetSpec:
         """C = 1 + F + M."""
         return 1 + len(self.directions) + self.collapsed
 
+    @property
+    def n_cotangents(self) -> tuple[int, ...]:
+        """C_j of each component."""
+        return tuple(1 + len(directions) + len(collapsed) for directions, collapsed in self.components)
+
     def channels(self, component: int) -> tuple[int, ...]:
         """The channels of one component, ascending."""
         directions, collapsed = self.components[component]

@@ -7,6 +7,7 @@ from torch import Tensor
 from . import _ops
 from .chain import Chain
 from .cost import gram_paths
+from .memory import LEAST_COLUMNS
 from .snapshot import Snapshot
 from .sweep import GroupArgs
 from .tiles import gram_depth
@@ -46,7 +47,7 @@ def contract(
         g: the columns of K.
         out: (N, M), contiguous.
         explicit: for each layer whether its Jacobian is formed; None: by cost.
-        budget: bytes of explicit Jacobian columns at a time.
+        budget: bytes of explicit Jacobian columns of either side at a time.
         specs: the groups of f and g that take part; None: all.
     """
     left, right = (f.groups.spec, g.groups.spec) if specs is None else specs
@@ -54,5 +55,5 @@ def contract(
     if explicit is None:
         explicit = paths(f.chain, f.groups, None if symmetric else g.groups, "auto")
     rows = max(*out.shape, 1)
-    chunk = max(32, min(_CHUNK_BYTES, budget or _CHUNK_BYTES) // (rows * out.element_size()))
+    chunk = max(LEAST_COLUMNS, min(_CHUNK_BYTES, budget or _CHUNK_BYTES) // (rows * out.element_size()))
     _ops.gram(f.args, (left, f.A, f.D), (right, g.A, g.D), symmetric, explicit, chunk, out)

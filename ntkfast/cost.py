@@ -138,12 +138,22 @@ def sweep_cost(n_in: int, n_out: int, channels: int, n: int) -> int:
     return n * channels * n_in * n_out
 
 
-def factor_entries(n_in: int, n_out: int, channels: int, n: int) -> int:
-    """Return the numbers that a layer's factors hold: n C (n_in + n_out).
+def factor_entries(n_in: int, n_out: int, channels: int, n: int, cotangents: int | None = None) -> int:
+    """Return the numbers that a layer's factors hold: n (C n_in + C' n_out).
+
+    Args:
+        n_in: inputs of the layer.
+        n_out: outputs of it.
+        channels: C, those of the inputs: every component shares them.
+        n: points.
+        cotangents: C', those of all components together; None: C, as of one component that needs all channels.
+
+    Returns:
+        How many.
 
     Example:
         >>> from ntkfast.cost import factor_entries
         >>> factor_entries(500, 500, channels=4, n=300)
         1200000
     """
-    return n * channels * (n_in + n_out)
+    return n * (channels * n_in + (channels if cotangents is None else cotangents) * n_out)

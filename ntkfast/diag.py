@@ -31,7 +31,7 @@ def diag(
         residual: the residual; `ntk.value` takes all outputs. Not used with a dict of groups.
         per_block: one diagonal for each layer, by module name.
         wrt: fnmatch patterns on parameter names; None: all that require grad.
-        memory: a budget for workspaces, bytes or ``"256MB"``.
+        memory: a budget for workspaces, bytes or ``"256MB"``. Coefficients that vary from point to point come on top.
 
     Returns:
         (n·k,), detached, rows point-major; with a dict of groups a dict by group; with `per_block` a dict by module
@@ -56,7 +56,7 @@ def diag(
     groups, several = as_groups(points, residual)
     chain, args = chain_args(net, wrt)
     prepared = group_args(chain, groups)
-    layers = streaming_diag(chain, args, prepared, memory)
+    layers = streaming_diag(chain, args, prepared, memory, per_block, chain.dtype)
     parts = {
         name: by_block(chain, args, layers[:, rows], per_block, chain.dtype) for name, rows in prepared.slices.items()
     }

@@ -7,18 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import increment_version
 
-from .chain import Chain
-from .contraction import METHODS, contract, paths
-from .memory import digit_bytes, factor_bytes, parse_memory
+from .assembly import assemble
+from .contraction import METHODS
+from .memory import parse_memory
 from .precision import cast_groups, cast_network
 from .residual import Residual, value
-from .snapshot import Workspace, scratch, sweep
-from .streaming import chunks
-from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone
-
-_FACTOR_BYTES = 2**30  # without a budget, factors beyond this are made block by block
+from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args
 
 
 def gram(
@@ -90,16 +85,15 @@ def gram(
     chain, args = chain_args(net, wrt)
     budget = parse_memory(memory)
     sides = (group_args(chain, groups), None if symmetric else group_args(chain, other))
+    summed = _components(*sides) if sum_components else 1
     if not per_block:
-        K = _assemble(chain, args, *sides, method, budget, None if sum_components else out)
-        return _sum_components(K, sides, out) if sum_components else K
+        return assemble(chain, args, *sides, method, budget, out, summed)
     if out is not None:
         raise ValueError("gram: expected no out= with per_block=True, got one")
     found = {}
     for i, layer in enumerate(chain.layers):
         if any(args.active(i)):
-            K = _assemble(chain, only_layer(args, i), *sides, method, budget, None)
-            found[layer.name] = _sum_components(K, sides, None) if sum_components else K
+            found[layer.name] = assemble(chain, only_layer(args, i), *sides, method, budget, None, summed)
     return found
 
 
@@ -125,78 +119,9 @@ def only_layer(args: ChainArgs, layer: int) -> ChainArgs:
     return ChainArgs(args.parameters, args.activations, constants, tuple(selected))
 
 
-def _assemble(
-    chain: Chain,
-    args: ChainArgs,
-    x: GroupArgs,
-    y: GroupArgs | None,
-    method: str,
-    budget: int | None,
-    out: Tensor | None,
-) -> Tensor:
-    rows, columns = x.residual_rows, (y or x).residual_rows
-    like = args.parameters[0]
-    K = like.new_empty(rows, columns) if out is None else _check_out(out, (rows, columns), like)
-    chosen = paths(chain, x, y, method)
-    sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
-    if sum(sizes) + digit_bytes(chain, x, chosen) <= (budget or _FACTOR_BYTES):
-        with scratch("x", sizes[0]) as own, scratch("y", sizes[1]) as others:
-            f = sweep(chain, args, x, own)
-            contract(f, f if y is None else sweep(chain, args, y, others), K, chosen, budget)
-        return K
-    left = _pieces(chain, args, x, budget or _FACTOR_BYTES, chosen)
-    right = left if y is None else _pieces(chain, args, y, budget or _FACTOR_BYTES, chosen)
-    for i, (row, piece, seeds) in enumerate(left):
-        f = sweep(chain, args, piece, Workspace(), seeds)
-        for j, (column, other, other_seeds) in enumerate(right):
-            if y is None and j > i:
-                break
-            g = f if y is None and i == j else sweep(chain, args, other, Workspace(), other_seeds)
-            part = like.new_empty(f.groups.residual_rows, g.groups.residual_rows)
-            contract(f, g, part, chosen, budget)
-            K[row : row + part.shape[0], column : column + part.shape[1]] = part
-            if y is None and i != j:
-                K[column : column + part.shape[1], row : row + part.shape[0]] = part.T
-    return K
-
-
-def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"gram: expected a tensor as out, got {type(out).__name__}")
-    if out.requires_grad:
-        raise ValueError("gram: expected an out that requires no grad, got one that does")
-    if tuple(out.shape) != shape or out.dtype != like.dtype or out.device != like.device or not out.is_contiguous():
-        raise ValueError(
-            f"gram: expected out contiguous, of shape {shape} in {like.dtype}, got {tuple(out.shape)} in {out.dtype}"
-        )
-    increment_version(out)
-    return out
-
-
-def _pieces(
-    chain: Chain, args: ChainArgs, groups: GroupArgs, budget: int, explicit: list[int]
-) -> list[tuple[int, GroupArgs, list[Tensor]]]:
-    """Cut groups into pieces two of which fit the budget, with the first residual row and the seeds of each."""
-    parts = [lone(groups, i) for i in range(len(groups.names))]
-
-    def needed(points: int) -> int:
-        return max(2 * factor_bytes(chain, part, points) + digit_bytes(chain, part, explicit, points) for part in parts)
-
-    if needed(1) > budget:
-        raise ValueError(f"memory: expected at least {needed(1)} bytes for the factors of this network, got {budget}")
-    points = max(groups.sizes)
-    while points > 1 and needed(points) > budget:
-        points = max(1, points * budget // (needed(points) + 1))
-    return list(chunks(chain, args, groups, points))
-
-
-def _sum_components(K: Tensor, sides: tuple[GroupArgs, GroupArgs | None], out: Tensor | None) -> Tensor:
-    counts = [{r.n_components for r in (side or sides[0]).recordings} for side in sides]
-    if len(counts[0] | counts[1]) != 1:
-        raise ValueError(
-            f"sum_components: expected the same number of components everywhere, got {sorted(counts[0] | counts[1])}"
-        )
-    k = counts[0].pop()
-    n, m = K.shape[0] // k, K.shape[1] // k
-    total = K.view(n, k, m, k).diagonal(dim1=1, dim2=3).sum(-1)
-    return total if out is None else _check_out(out, (n, m), total).copy_(total)
+def _components(x: GroupArgs, y: GroupArgs | None) -> int:
+    """How many components every residual has."""
+    counts = {recording.n_components for side in (x, y) if side is not None for recording in side.recordings}
+    if len(counts) != 1:
+        raise ValueError(f"sum_components: expected the same number of components everywhere, got {sorted(counts)}")
+    return counts.pop()

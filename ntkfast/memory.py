@@ -9,11 +9,15 @@ from itertools import pairwise
 import torch
 
 from .chain import Chain
-from .sweep import GroupArgs
+from .cost import factor_entries
+from .recording import Recording
+from .sweep import GroupArgs, lone
 from .tiles import digit_row, split_row
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
+_SUMS_BYTES = 2**17  # 32 strips of 32 × 128 bytes
+LEAST_COLUMNS = 32  # of explicit Jacobians at a time
 
 
 def parse_memory(memory: int | str | None) -> int | None:
@@ -49,15 +53,23 @@ def parse_memory(memory: int | str | None) -> int | None:
 
 
 def factor_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> int:
-    """Bytes of A, Z and D of all groups, or of `points` points of each."""
-    item, total = chain.dtype.itemsize, 0
-    n_in, n_out = sum(chain.widths[:-1]), sum(chain.widths[1:])
+    """Bytes of A and D of all groups, or of `points` points of each, and of what is needed to find them."""
+    stash = not groups.linear or chain.device.type == "cuda"  # linear residuals keep no Z on a CPU
+    entries = 0
     for n, recording in zip(groups.sizes, groups.recordings, strict=True):
-        spec = recording.spec
-        cotangents = sum(1 + len(k) + len(m) for k, m in spec.components)
-        rows = n if points is None else min(n, points)
-        total += item * rows * (spec.n_channels * (n_in + n_out) + cotangents * n_out)
-    return total
+        spec, rows = recording.spec, n if points is None else min(n, points)
+        sizes = (spec.n_channels, rows, sum(spec.n_cotangents))
+        entries += sum(factor_entries(*widths, *sizes) for widths in pairwise(chain.widths))
+        entries += rows * spec.n_channels * sum(chain.widths[1:]) if stash else 0
+        entries += rows * _evaluated(recording, chain)
+    return chain.dtype.itemsize * entries
+
+
+def _evaluated(recording: Recording, chain: Chain) -> int:
+    """Numbers a point while rows that are not linear are evaluated: channels and forms, and their gradients."""
+    if recording.linear:
+        return 0
+    return 4 * (recording.spec.n_channels * chain.out_features + len(recording.forms))
 
 
 def _number_bytes(chain: Chain, depth: int) -> int:
@@ -73,9 +85,25 @@ def digit_bytes(chain: Chain, groups: GroupArgs, explicit: Sequence[int], points
     for n, recording in zip(groups.sizes, groups.recordings, strict=True):
         rows = n if points is None else min(n, points)
         spec = recording.spec
-        cotangents = sum(1 + len(k) + len(m) for k, m in spec.components)
+        cotangents = sum(spec.n_cotangents)
         total += (rows + -rows % 16) * (spec.n_channels * inputs + cotangents * outputs)
     return total
+
+
+def gram_bytes(chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: Sequence[int], points: int) -> int:
+    """Bytes of a tile of a gram, and of the factors of `points` points of a group of x and of one of y (None: x)."""
+    sides = [[lone(side, i) for i in range(len(side.names))] for side in (x, x if y is None else y)]
+    factors = [max(factor_bytes(chain, group, points) for group in side) for side in sides]
+    digits = max(digit_bytes(chain, group, explicit, points) for group in sides[0])
+    rows, columns = (max(min(g.sizes[0], points) * g.recordings[0].n_components for g in side) for side in sides)
+    formed = LEAST_COLUMNS * (rows + columns) if any(explicit) else 0
+    return sum(factors) + digits + chain.dtype.itemsize * (rows * columns + formed)
+
+
+def panel_bytes(chain: Chain, groups: GroupArgs) -> int:
+    """Bytes that the threads of a gram pack panels in (csrc/cpu/gram.cpp): two panels each, and their sums."""
+    channels = max((r.spec.n_channels for r in groups.recordings), default=1)
+    return torch.get_num_threads() * 2 * (_PANEL_BYTES * channels * 2 * max(chain.widths) + _SUMS_BYTES)
 
 
 def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
@@ -96,7 +124,9 @@ def point_bytes(chain: Chain, groups: GroupArgs) -> int:
     for recording in groups.recordings:
         spec = recording.spec
         channels = spec.n_channels * (2 * chain.widths[-1] + 1) + chain.widths[0]
-        most = max(most, item * channels + 8 * len(chain.layers) * len(spec.components))
+        most = max(
+            most, item * (channels + _evaluated(recording, chain)) + 8 * len(chain.layers) * len(spec.components)
+        )
     return most
 
 
@@ -128,8 +158,7 @@ def _device_plan(chain: Chain, groups: GroupArgs, budget: int, each: int) -> tup
     row = chain.dtype.itemsize * (sum(widths[:-1]) + 2 * sum(widths[1:]) + widths[-1])
     rows = 1
     for recording in groups.recordings:
-        cotangents = sum(1 + len(k) + len(m) for k, m in recording.spec.components)
-        rows = max(rows, recording.spec.n_channels, cotangents)
+        rows = max(rows, recording.spec.n_channels, sum(recording.spec.n_cotangents))
     least = rows * row + 64 * each
     if budget < least:
         raise ValueError(f"memory: expected at least {least} bytes for one point of this network, got {budget}")

@@ -101,6 +101,7 @@ class _Part:
     names: tuple[str, ...]
     channels: tuple[int, ...]  # of each component
     sweep_channels: int
+    linear: bool
 
 
 def plan(net: nn.Module, points: Any = None, residual: Any = None, *, n: int | None = None) -> Plan:
@@ -197,10 +198,10 @@ def _recorded(chain: Chain, residual: Residual) -> Recording:
 
 def _part(group: str, n: int, recording: Recording) -> _Part:
     spec = recording.spec
-    channels = tuple(1 + len(directions) + len(collapsed) for directions, collapsed in spec.components)
+    channels = spec.n_cotangents
     names = recording.names if len(recording.names) == len(channels) else tuple(map(str, range(len(channels))))
     shown = tuple(".".join(filter(None, (group, name))) for name in names)
-    return _Part(n, shown, channels, 1 + len(spec.directions) + spec.collapsed)
+    return _Part(n, shown, channels, spec.n_channels, recording.linear)
 
 
 def _planned(chain: Chain, parts: list[_Part]) -> Plan:
@@ -208,11 +209,12 @@ def _planned(chain: Chain, parts: list[_Part]) -> Plan:
     rows, channel_rows = sum(n for _, n in components), sum(c * n for c, n in components)
     paths = gram_paths(chain.widths, mean_channels(channel_rows, rows), rows, depth=gram_depth(chain))
     layers = []
-    entries, trained_numbers = 0, 0
+    entries, trained_numbers, linear = 0, 0, all(part.linear for part in parts)
     size = chain.layers[0].weight.element_size()
     for layer, path, (weight, bias) in zip(chain.layers, paths, select(chain), strict=True):
         n_out, n_in = layer.weight.shape
-        entries += sum(factor_entries(n_in, n_out, c, n) for c, n in components)
+        entries += sum(factor_entries(n_in, n_out, p.sweep_channels, p.n, sum(p.channels)) for p in parts)
+        entries += 0 if linear else sum(p.n * p.sweep_channels * n_out for p in parts)  # Z
         trained_numbers += weight * n_in * n_out + bias * n_out
         trained = ", ".join(name for name, used in (("weight", weight), ("bias", bias)) if used) or "frozen"
         layers.append(

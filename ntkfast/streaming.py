@@ -22,18 +22,18 @@ def by_block(chain: Chain, args: ChainArgs, layers: Tensor, per_block: bool, dty
     return {layer.name: layers[i].to(dtype, copy=True) for i, layer in enumerate(chain.layers) if any(args.active(i))}
 
 
-def streaming_diag(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None) -> Tensor:
-    """The diagonal by layers, (layers, N) in float64."""
+def streaming_diag(
+    chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None, per_block: bool, dtype: torch.dtype
+) -> Tensor:
+    """The diagonal by layers, (layers, N), or summed over them in float64, (1, N)."""
     budget = parse_memory(memory)
     tile_rows, at_once = streaming_plan(chain, groups, budget)
-    result = torch.empty(len(chain.layers), groups.residual_rows, dtype=torch.float64, device=chain.device)
+    layers = len(chain.layers)
+    result = torch.empty(layers if per_block else 1, groups.residual_rows, dtype=dtype, device=chain.device)
     for start, part, seeds in chunks(chain, args, groups, at_once):
-        if part.residual_rows == groups.residual_rows:
-            _ops.diag(args, part, seeds, tile_rows, result)
-            break
-        piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64, device=chain.device)
+        piece = torch.empty(layers, part.residual_rows, dtype=torch.float64, device=chain.device)
         _ops.diag(args, part, seeds, tile_rows, piece)
-        result[:, start : start + part.residual_rows] = piece
+        result[:, start : start + part.residual_rows] = piece if per_block else piece.sum(0)
     return result
 
 

@@ -61,10 +61,7 @@ class GroupArgs:
     @property
     def cotangent_rows(self) -> int:
         """Rows of D."""
-        return sum(
-            n * sum(1 + len(k) + len(m) for k, m in r.spec.components)
-            for n, r in zip(self.sizes, self.recordings, strict=True)
-        )
+        return sum(n * sum(r.spec.n_cotangents) for n, r in zip(self.sizes, self.recordings, strict=True))
 
     @property
     def slices(self) -> dict[str, slice]:

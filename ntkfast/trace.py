@@ -31,7 +31,7 @@ def trace(
         residual: the residual; `ntk.value` takes all outputs. Not used with a dict of groups.
         per_block: one trace for each layer, by module name; they add up to the trace.
         wrt: fnmatch patterns on parameter names; None: all that require grad.
-        memory: a budget for workspaces, bytes or ``"256MB"``.
+        memory: a budget for workspaces, bytes or ``"256MB"``. Coefficients that vary from point to point come on top.
 
     Returns:
         A detached 0-d tensor of the parameters' dtype, accumulated in float64; with a dict of groups a dict by group;

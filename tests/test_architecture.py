@@ -22,6 +22,7 @@ STAGES = (
     ("memory", "precision"),
     ("streaming", "snapshot", "rows"),
     ("contraction",),
+    ("assembly",),
     ("factors",),
     ("diag", "loss_gradient", "trace", "gram", "operator", "plan"),
     ("spectrum", "weights"),

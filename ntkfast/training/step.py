@@ -37,7 +37,7 @@ class Fresh:
 
     def trace(self, chain: Chain, args: ChainArgs, groups: GroupArgs) -> Tensor:
         """The trace of the group on points that were drawn so, 0-d float64: one further sweep."""
-        return streaming_diag(chain, args, groups, None)[:, self.rows].sum()
+        return streaming_diag(chain, args, groups, None, False, torch.float64)[:, self.rows].sum()
 
 
 class StepRows:

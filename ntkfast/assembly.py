@@ -1,0 +1,110 @@
+"""K from the factors of pieces of points, so that factors and workspaces stay within a budget."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from .chain import Chain
+from .contraction import contract, paths
+from .memory import digit_bytes, factor_bytes, gram_bytes, panel_bytes, streaming_bytes
+from .snapshot import Workspace, scratch, sweep
+from .streaming import chunks
+from .sweep import ChainArgs, GroupArgs
+
+_FACTOR_BYTES = 2**30  # without a budget, factors beyond this are made piece by piece
+
+
+def assemble(
+    chain: Chain,
+    args: ChainArgs,
+    x: GroupArgs,
+    y: GroupArgs | None,
+    method: str,
+    budget: int | None,
+    out: Tensor | None,
+    summed: int = 1,
+) -> Tensor:
+    """Write K of the rows of x and y.
+
+    Args:
+        chain: the network.
+        args: its native form.
+        x: the rows of K.
+        y: the columns of K; None: those of x, and K is symmetric.
+        method: one of ``contraction.METHODS``.
+        budget: bytes of factors and workspaces; None: 1 GiB.
+        out: where K is written; None: it is made.
+        summed: k, to sum K[(i, j), (i', j)] over the k components j of a point; 1: leave K as it is.
+
+    Returns:
+        K, (N, M) or, summed, (N/k, M/k).
+    """
+    shape = (x.residual_rows // summed, (x if y is None else y).residual_rows // summed)
+    like = args.parameters[0]
+    K = like.new_empty(shape) if out is None else _check_out(out, shape, like)
+    chosen, limit = paths(chain, x, y, method), budget or _FACTOR_BYTES
+    sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
+    whole = K.nbytes * summed**2 if summed > 1 else 0
+    # A part of the budget each for the Jacobians of explicit layers, of rows and of columns, at a time.
+    formed = None if budget is None else budget // 8
+    if sum(sizes) + digit_bytes(chain, x, chosen) + whole <= limit - (2 * (formed or 0) if any(chosen) else 0):
+        with scratch("x", sizes[0]) as own, scratch("y", sizes[1]) as others:
+            f = sweep(chain, args, x, own)
+            target = like.new_empty(x.residual_rows, shape[1] * summed) if summed > 1 else K
+            contract(f, f if y is None else sweep(chain, args, y, others), target, chosen, formed)
+        return K.copy_(_summed(target, summed)) if summed > 1 else K
+    points = _points_at_once(chain, x, y, chosen, limit)
+    left = list(chunks(chain, args, x, points))
+    right = left if y is None else list(chunks(chain, args, y, points))
+    for i, (row, piece, seeds) in enumerate(left):
+        f = sweep(chain, args, piece, Workspace(), seeds)
+        for j, (column, other, other_seeds) in enumerate(right):
+            if y is None and j > i:
+                break
+            g = f if y is None and i == j else sweep(chain, args, other, Workspace(), other_seeds)
+            part = like.new_empty(f.groups.residual_rows, g.groups.residual_rows)
+            contract(f, g, part, chosen, formed)
+            part = _summed(part, summed)
+            rows = slice(row // summed, row // summed + part.shape[0])
+            columns = slice(column // summed, column // summed + part.shape[1])
+            K[rows, columns] = part
+            if y is None and i != j:
+                K[columns, rows] = part.T
+    return K
+
+
+def _points_at_once(chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: list[int], budget: int) -> int:
+    """How many points of either side fit a budget."""
+    least = gram_bytes(chain, x, y, explicit, 1)
+    if least > budget:
+        raise ValueError(f"memory: expected at least {least} bytes for the factors of this network, got {budget}")
+    beside = streaming_bytes(chain, x, 128) + panel_bytes(chain, x) + (budget // 4 if any(explicit) else 0)
+    room = max(least, budget - beside)
+    points = max(*x.sizes, *(x if y is None else y).sizes)
+    while points > 1 and (needed := gram_bytes(chain, x, y, explicit, points)) > room:
+        points = max(1, points * room // (needed + 1))
+    return points
+
+
+def _summed(K: Tensor, k: int) -> Tensor:
+    """Σ_j K[(i, j), (i', j)], (N/k, M/k): term by term in one order, so that it stays symmetric."""
+    if k == 1:
+        return K
+    total = K[::k, ::k].clone()
+    for j in range(1, k):
+        total += K[j::k, j::k]
+    return total
+
+
+def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"gram: expected a tensor as out, got {type(out).__name__}")
+    if out.requires_grad:
+        raise ValueError("gram: expected an out that requires no grad, got one that does")
+    if tuple(out.shape) != shape or out.dtype != like.dtype or out.device != like.device or not out.is_contiguous():
+        raise ValueError(
+            f"gram: expected out contiguous, of shape {shape} in {like.dtype}, got {tuple(out.shape)} in {out.dtype}"
+        )
+    increment_version(out)
+    return out
