@@ -19,7 +19,7 @@
 
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
-#else
+#elif defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
@@ -278,7 +278,12 @@ NTKFAST_INLINE bool any(M mask) {
 #if defined(__AVX2__)
   if constexpr (sizeof(M) == 32) return _mm256_movemask_epi8((__m256i)mask) != 0;
 #endif
+#if defined(__SSE2__)
   if constexpr (sizeof(M) == 16) return _mm_movemask_epi8((__m128i)mask) != 0;
+#endif
+  bool found = false;
+  for (int i = 0; i < kLanesOf<M>; ++i) found |= mask[i] != 0;
+  return found;
 }
 
 }  // namespace ntkfast::NTKFAST_ISA

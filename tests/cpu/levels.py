@@ -22,6 +22,9 @@ LEVELS: dict[str, tuple[int, dict[str, str]]] = {
     "avx512": (64, {**AVX512, **AVX2}),
     "amx": (64, {**AMX, **AVX512, **AVX2}),
 }
+# The base level as a processor that is no x86-64 compiles it: the headers of this folder see to that.
+ELSEWHERE = Path(__file__).with_name("elsewhere")
+NO_X86 = [f"-I{ELSEWHERE}", "-include", str(ELSEWHERE / "before.h")]
 
 
 @functools.cache
@@ -32,8 +35,8 @@ def cpu_flags() -> frozenset[str]:
 
 
 def compiled(harness: Path, level: str, folder: Path) -> ctypes.CDLL:
-    """The harness as a library; skips where there is no compiler or no such processor."""
-    width, needs = LEVELS[level]
+    """The harness as a library, of a level or "elsewhere"; skips where there is no compiler or no such processor."""
+    width, needs = LEVELS["base" if level == ELSEWHERE.name else level]
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++")
@@ -41,6 +44,7 @@ def compiled(harness: Path, level: str, folder: Path) -> ctypes.CDLL:
         pytest.skip(f"this CPU has no {' '.join(sorted(set(needs) - cpu_flags()))}")
     target = folder / f"{harness.stem}.{level}.so"
     defines = [f"-DNTKFAST_ISA={level}", f"-DNTKFAST_VECTOR_BYTES={width}"]
+    defines += NO_X86 if level == ELSEWHERE.name else []
     machine = [f"-m{flag}" for flag in needs.values()] + (["-mprefer-vector-width=512"] if width == 64 else [])
     subprocess.run([compiler, *FLAGS, *defines, *machine, f"-I{HEADERS}", str(harness), "-o", str(target)], check=True)
     return ctypes.CDLL(str(target))

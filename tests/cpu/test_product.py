@@ -26,7 +26,7 @@ SIZES = [
 ]
 
 
-@pytest.fixture(scope="module", params=LEVELS)
+@pytest.fixture(scope="module", params=[*LEVELS, "elsewhere"])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     library = compiled(HARNESS, request.param, tmp_path_factory.mktemp("product"))
     if not library.lends_tiles():
