@@ -35,19 +35,9 @@ struct Call {
   int64_t collapsed() const { return channels() - 1 - directions; }
 };
 
-void check_like_z(const Call& call, const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.device() == call.z.device(), call.op, ": expected ", name,
-                  " on the device of z, got another device.");
-  STD_TORCH_CHECK(t.scalar_type() == call.z.scalar_type(), call.op, ": expected ", name,
-                  " of the dtype of z, got another dtype.");
-  STD_TORCH_CHECK(t.is_contiguous(), call.op, ": expected a contiguous ", name, ", got strides that are not.");
-}
-
-void check_shape_of_z(const Call& call, const Tensor& t, const char* name) {
-  const bool same =
-      t.dim() == 3 && t.size(0) == call.z.size(0) && t.size(1) == call.z.size(1) && t.size(2) == call.z.size(2);
-  STD_TORCH_CHECK(same, call.op, ": expected ", name, " of the shape of z ", shape_text(call.z), ", got ",
-                  shape_text(t), ".");
+// A tensor beside z.
+void check_beside(const Call& call, const Tensor& tensor, const char* name) {
+  check_plain(call.op, tensor, name, call.z.scalar_type(), call.z);
 }
 
 void check_apart(const Call& call, const Tensor& input, const char* name) {
@@ -63,29 +53,25 @@ void check_apart(const Call& call, const Tensor& input, const char* name) {
 
 void check(const Call& call) {
   const Tensor& z = call.z;
-  const ScalarType dtype = z.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, call.op,
-                  ": expected z in float32 or float64, got another dtype.");
-  STD_TORCH_CHECK(z.dim() == 3, call.op, ": expected z of shape (channels, points, features), got ", shape_text(z),
-                  ".");
-  STD_TORCH_CHECK(z.is_contiguous(), call.op, ": expected a contiguous z, got strides that are not.");
+  STD_TORCH_CHECK(z.dim() == 3, call.op, ": expected z (channels, points, features), got ", shape_text(z), ".");
+  check_beside(call, z, "z");
   STD_TORCH_CHECK(0 <= call.directions && call.directions < call.channels(), call.op, ": expected 0 to ",
                   call.channels() - 1, " directions in ", call.channels(), " channels, got ", call.directions, ".");
   STD_TORCH_CHECK(0 <= call.activation && call.activation < core::kActivations, call.op,
                   ": expected an activation code from 0 to ", core::kActivations - 1, ", got ", call.activation, ".");
-  check_like_z(call, call.omega, "omega");
+  check_beside(call, call.omega, "omega");
   const Tensor& omega = call.omega;
   const bool fits = omega.dim() == 3 && (omega.size(0) == 1 || omega.size(0) == call.points()) &&
                     omega.size(1) == call.collapsed() && omega.size(2) == call.directions;
-  STD_TORCH_CHECK(fits, call.op, ": expected omega of shape (1 or ", call.points(), ", ", call.collapsed(), ", ",
+  STD_TORCH_CHECK(fits, call.op, ": expected omega (1 or ", call.points(), ", ", call.collapsed(), ", ",
                   call.directions, "), got ", shape_text(omega), ".");
   if (call.g != nullptr) {
-    check_like_z(call, *call.g, "g");
-    check_shape_of_z(call, *call.g, "g");
+    check_beside(call, *call.g, "g");
+    check_shape(call.op, *call.g, "g", shape_of(z));
     check_apart(call, *call.g, "g");
   }
-  check_like_z(call, call.out, "the output");
-  check_shape_of_z(call, call.out, "the output");
+  check_beside(call, call.out, "the output");
+  check_shape(call.op, call.out, "the output", shape_of(z));
   check_apart(call, z, "z");
   check_apart(call, omega, "omega");
 }
@@ -116,7 +102,7 @@ void run(const Call& call) {
                              : activation_backward(jet, torch_parallel(operations));
   }
 #ifdef NTKFAST_CUDA
-  on_current_stream(call.z, call.op, [&](void* stream) {
+  on_current_stream(call.op, call.z, [&](void* stream) {
     return call.g == nullptr ? cuda::activation_forward(jet, stream) : cuda::activation_backward(jet, stream);
   });
 #else
@@ -125,8 +111,10 @@ void run(const Call& call) {
 }
 
 void run_checked(const Call& call) {
-  check(call);
-  return call.z.scalar_type() == ScalarType::Float ? run<float>(call) : run<double>(call);
+  with_dtype(call.op, call.z, "z", [&](auto zero) {
+    check(call);
+    run<decltype(zero)>(call);
+  });
 }
 
 void activation_forward_op(const Tensor& z, const Tensor& omega, int64_t activation, double beta, double threshold,

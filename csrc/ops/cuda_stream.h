@@ -25,7 +25,7 @@ namespace ntkfast {
 
 // Calls launch(stream), which returns an error code of csrc/cuda, and turns a failure into an exception.
 template <class Launch>
-void on_current_stream(const torch::stable::Tensor& tensor, const char* op, const Launch& launch) {
+void on_current_stream(const char* op, const torch::stable::Tensor& tensor, const Launch& launch) {
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, op, ": expected a torch with CUDA, got one without.");
   const torch::stable::accelerator::DeviceGuard guard(tensor.get_device_index());
   void* stream = nullptr;
@@ -40,7 +40,7 @@ void on_current_stream(const torch::stable::Tensor& tensor, const char* op, cons
 
 // The largest component that a launch describes.
 template <class T>
-void check_channels(const Sweep<T>& sweep, const char* op) {
+void check_channels(const char* op, const Sweep<T>& sweep) {
   const int channels = cuda::most_channels(sweep);
   STD_TORCH_CHECK(channels <= cuda::kMaxTableChannels, op, ": expected at most ", cuda::kMaxTableChannels,
                   " channels a component on CUDA, got ", channels, ".");

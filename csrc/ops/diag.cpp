@@ -17,19 +17,16 @@ constexpr const char* kOp = "ntkfast.diag";
 
 void diag_op(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega,
              Ints groups, Tensors seeds, int64_t tile_rows, Tensor out) {
-  with_dtype(parameters, [&](auto zero) {
+  with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
-    SweepArgs<T> args(parameters, activations, constants, groups);
+    SweepArgs<T> args(kOp, parameters, activations, constants, groups);
     args.set_streaming(points, beta, omega, seeds, tile_rows);
-    check_plain(out, ScalarType::Double, "out", parameters[0]);
-    STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
-                    args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
-    args.sweep.diag = data_of<double>(out);
+    args.set_diag(out, "out");
     if (parameters[0].is_cpu())
       return ntkfast::diag(args.sweep, torch_parallel(2 * product_operations(args.sweep, args.sweep.rows)));
 #ifdef NTKFAST_CUDA
-    check_channels(args.sweep, kOp);
-    on_current_stream(out, kOp, [&](void* stream) {
+    check_channels(kOp, args.sweep);
+    on_current_stream(kOp, out, [&](void* stream) {
       const Tensor memory = workspace_like(out, cuda::diag_workspace(args.sweep), dtype_of<T>());
       return cuda::diag(args.sweep, data_of<T>(memory), stream);
     });

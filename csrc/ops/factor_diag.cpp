@@ -17,21 +17,18 @@ constexpr const char* kOp = "ntkfast.factor_diag";
 
 void factor_diag_op(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D,
                     Tensor out) {
-  with_dtype(parameters, [&](auto zero) {
+  with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
-    SweepArgs<T> args(parameters, activations, constants, groups);
+    SweepArgs<T> args(kOp, parameters, activations, constants, groups);
     args.set_inputs(A);
     args.set_cotangents(D);
-    check_plain(out, ScalarType::Double, "out", parameters[0]);
-    STD_TORCH_CHECK(out.numel() == args.sweep.layers * args.sweep.residual_rows, "ntkfast: expected out (",
-                    args.sweep.layers, ", ", args.sweep.residual_rows, "), got ", shape_text(out));
-    args.sweep.diag = data_of<double>(out);
+    args.set_diag(out, "out");
     if (parameters[0].is_cpu())
       return ntkfast::factor_diag(args.sweep, torch_parallel(stack_features(args.sweep) * 10.0 *
                                                              static_cast<double>(args.sweep.cotangent_rows)));
 #ifdef NTKFAST_CUDA
-    check_channels(args.sweep, kOp);
-    on_current_stream(out, kOp, [&](void* stream) { return cuda::factor_diag(args.sweep, stream); });
+    check_channels(kOp, args.sweep);
+    on_current_stream(kOp, out, [&](void* stream) { return cuda::factor_diag(args.sweep, stream); });
 #else
     refuse_cuda(kOp);
 #endif

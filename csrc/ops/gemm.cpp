@@ -16,25 +16,19 @@ namespace {
 constexpr const char* kOp = "ntkfast.gemm";
 
 void gemm_op(Tensor a, Tensor b, Tensor out) {
-  with_dtype({a}, [&](auto zero) {
+  with_dtype(kOp, a, "a", [&](auto zero) {
     using T = decltype(zero);
-    check_plain(a, dtype_of<T>(), "a", a);
-    check_plain(b, dtype_of<T>(), "b", a);
-    check_plain(out, dtype_of<T>(), "out", a);
-    STD_TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0),
-                    "ntkfast: expected a (m, k) and b (k, n), got ", shape_text(a), " and ", shape_text(b));
-    STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == a.size(0) && out.size(1) == b.size(1), "ntkfast: expected out (",
-                    a.size(0), ", ", b.size(1), "), got ", shape_text(out));
-    const Gemm<T> p{a.size(0),
-                    b.size(1),
-                    a.size(1),
-                    static_cast<const T*>(a.const_data_ptr()),
-                    static_cast<const T*>(b.const_data_ptr()),
-                    data_of<T>(out)};
+    check_plain(kOp, a, "a", dtype_of<T>(), a);
+    check_plain(kOp, b, "b", dtype_of<T>(), a);
+    check_plain(kOp, out, "out", dtype_of<T>(), a);
+    STD_TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0), kOp,
+                    ": expected a (m, k) and b (k, n), got ", shape_text(a), " and ", shape_text(b), ".");
+    check_shape(kOp, out, "out", {a.size(0), b.size(1)});
+    const Gemm<T> p{a.size(0), b.size(1), a.size(1), data_of<const T>(a), data_of<const T>(b), data_of<T>(out)};
     if (a.is_cpu())
       return ntkfast::gemm(p, torch_parallel(2.0 * static_cast<double>(a.size(0)) * static_cast<double>(b.numel())));
 #ifdef NTKFAST_CUDA
-    on_current_stream(a, kOp, [&](void* stream) { return cuda::gemm(p, stream); });
+    on_current_stream(kOp, a, [&](void* stream) { return cuda::gemm(p, stream); });
 #else
     refuse_cuda(kOp);
 #endif

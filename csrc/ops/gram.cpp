@@ -19,21 +19,21 @@ constexpr const char* kOp = "ntkfast.gram";
 
 void gram_op(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Ints other_groups,
              Tensor other_A, Tensor other_D, bool symmetric, Ints use_explicit, int64_t chunk, Tensor out) {
-  with_dtype(parameters, [&](auto zero) {
+  with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
-    SweepArgs<T> x(parameters, activations, constants, groups), y(parameters, activations, constants, other_groups);
+    SweepArgs<T> x(kOp, parameters, activations, constants, groups),
+        y(kOp, parameters, activations, constants, other_groups);
     x.set_inputs(A);
     x.set_cotangents(D);
     y.set_inputs(other_A);
     y.set_cotangents(other_D);
-    check_plain(out, dtype_of<T>(), "out", parameters[0]);
+    check_plain(kOp, out, "out", dtype_of<T>(), parameters[0]);
     const int64_t rows = x.sweep.residual_rows, columns = y.sweep.residual_rows;
-    STD_TORCH_CHECK(out.dim() == 2 && out.size(0) == rows && out.size(1) == columns, "ntkfast: expected out (", rows,
-                    ", ", columns, "), got ", shape_text(out));
-    STD_TORCH_CHECK(!symmetric || groups == other_groups,
-                    "ntkfast: expected one set of groups for a symmetric gram, got two");
-    STD_TORCH_CHECK(use_explicit.size() == activations.size() && chunk > 0, "ntkfast: expected a path for each of ",
-                    activations.size(), " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk);
+    check_shape(kOp, out, "out", {rows, columns});
+    STD_TORCH_CHECK(!symmetric || groups == other_groups, kOp,
+                    ": expected one set of groups for a symmetric gram, got two.");
+    STD_TORCH_CHECK(use_explicit.size() == activations.size() && chunk > 0, kOp, ": expected a path for each of ",
+                    activations.size(), " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk, ".");
     const auto paths = std::make_unique<bool[]>(use_explicit.size());
     for (std::size_t l = 0; l < use_explicit.size(); ++l) paths[l] = use_explicit[l] != 0;
     if (rows == 0 || columns == 0) return;
@@ -42,9 +42,9 @@ void gram_op(Tensors parameters, Ints activations, Floats constants, Ints groups
     const Gram<T> p{x.sweep, y.sweep, symmetric, paths.get(), chunk, data_of<T>(out)};
     if (parameters[0].is_cpu()) return ntkfast::gram(p, torch_parallel(operations));
 #ifdef NTKFAST_CUDA
-    check_channels(x.sweep, kOp);
-    check_channels(y.sweep, kOp);
-    on_current_stream(out, kOp, [&](void* stream) {
+    check_channels(kOp, x.sweep);
+    check_channels(kOp, y.sweep);
+    on_current_stream(kOp, out, [&](void* stream) {
       const Tensor memory = workspace_like(out, cuda::gram_workspace(p), dtype_of<T>());
       return cuda::gram(p, data_of<T>(memory), stream);
     });

@@ -17,9 +17,9 @@ constexpr const char* kOp = "ntkfast.jet_backward";
 
 void jet_backward_op(Tensors parameters, Ints activations, Floats constants, Tensors omega, Ints groups, Tensors seeds,
                      Tensor Z, Tensor D) {
-  with_dtype(parameters, [&](auto zero) {
+  with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
-    SweepArgs<T> args(parameters, activations, constants, groups);
+    SweepArgs<T> args(kOp, parameters, activations, constants, groups);
     args.set_omega(omega);
     args.set_seeds(seeds);
     args.set_stash(Z);
@@ -28,8 +28,8 @@ void jet_backward_op(Tensors parameters, Ints activations, Floats constants, Ten
       return ntkfast::jet_backward(args.sweep,
                                    torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
 #ifdef NTKFAST_CUDA
-    check_channels(args.sweep, kOp);
-    on_current_stream(D, kOp, [&](void* stream) { return cuda::jet_backward(args.sweep, stream); });
+    check_channels(kOp, args.sweep);
+    on_current_stream(kOp, D, [&](void* stream) { return cuda::jet_backward(args.sweep, stream); });
 #else
     refuse_cuda(kOp);
 #endif

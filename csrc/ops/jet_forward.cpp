@@ -17,14 +17,15 @@ constexpr const char* kOp = "ntkfast.jet_forward";
 
 void jet_forward_op(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta, Tensors omega,
                     Ints groups, Tensor out, Tensor A, Tensor Z) {
-  with_dtype(parameters, [&](auto zero) {
+  with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
-    SweepArgs<T> args(parameters, activations, constants, groups);
+    SweepArgs<T> args(kOp, parameters, activations, constants, groups);
     args.set_points(points, beta);
     args.set_omega(omega);
-    check_plain(out, dtype_of<T>(), "out", parameters[0]);
+    check_plain(kOp, out, "out", dtype_of<T>(), parameters[0]);
     const int64_t expected = args.sweep.rows * args.sweep.layer[args.sweep.layers - 1].n_out;
-    STD_TORCH_CHECK(out.numel() == expected, "ntkfast: expected out with ", expected, " elements, got ", out.numel());
+    STD_TORCH_CHECK(out.numel() == expected, kOp, ": expected out with ", expected, " elements, got ", out.numel(),
+                    ".");
     args.sweep.out = data_of<T>(out);
     if (A.numel() > 0) {
       args.set_inputs(A);
@@ -33,7 +34,7 @@ void jet_forward_op(Tensors parameters, Ints activations, Floats constants, Tens
     if (parameters[0].is_cpu())
       return ntkfast::jet_forward(args.sweep, torch_parallel(product_operations(args.sweep, args.sweep.rows)));
 #ifdef NTKFAST_CUDA
-    on_current_stream(out, kOp, [&](void* stream) {
+    on_current_stream(kOp, out, [&](void* stream) {
       const Tensor memory = workspace_like(out, cuda::jet_forward_workspace(args.sweep), dtype_of<T>());
       return cuda::jet_forward(args.sweep, data_of<T>(memory), stream);
     });

@@ -19,35 +19,32 @@ constexpr const char* kOp = "ntkfast.linear_sweep";
 void linear_sweep_op(Tensors parameters, Ints activations, Floats constants, Tensors points, Tensors beta,
                      Tensors omega, Ints groups, Tensors seeds, Tensor offset, Tensor pull, int64_t tile_rows,
                      Tensor rows, Tensors grads, Tensor diag, Tensor A, Tensor D) {
-  with_dtype(parameters, [&](auto zero) {
+  with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
-    SweepArgs<T> args(parameters, activations, constants, groups);
+    SweepArgs<T> args(kOp, parameters, activations, constants, groups);
     args.set_streaming(points, beta, omega, seeds, tile_rows);
     const int64_t n = args.sweep.residual_rows;
-    const auto rows_of = [&](const Tensor& tensor, const char* name, bool may_be_empty) {
-      check_plain(tensor, dtype_of<T>(), name, parameters[0]);
-      STD_TORCH_CHECK(tensor.numel() == n || (may_be_empty && tensor.numel() == 0), "ntkfast: expected ", name, " (", n,
-                      ",), got ", shape_text(tensor));
-      return tensor.numel() ? data_of<T>(tensor) : nullptr;
+    const auto check_rows = [&](const Tensor& tensor, const char* name) {
+      check_plain(kOp, tensor, name, dtype_of<T>(), parameters[0]);
+      check_shape(kOp, tensor, name, {n});
     };
-    check_plain(diag, ScalarType::Double, "diag", parameters[0]);
-    STD_TORCH_CHECK(diag.numel() == 0 || diag.numel() == args.sweep.layers * n, "ntkfast: expected diag (",
-                    args.sweep.layers, ", ", n, "), got ", shape_text(diag));
-    args.sweep.diag = diag.numel() ? data_of<double>(diag) : nullptr;
+    const auto given = [&](const Tensor& tensor, const char* name) -> const T* {
+      if (tensor.numel() == 0) return nullptr;
+      check_rows(tensor, name);
+      return data_of<const T>(tensor);
+    };
+    check_rows(rows, "rows");
+    if (diag.numel()) args.set_diag(diag, "diag");
     if (A.numel()) args.set_inputs(A);
     if (D.numel()) args.set_cotangents(D);
-    const GradientPointers<T> gradient(grads, parameters);
-    const LinearSweep<T> p{args.sweep,
-                           rows_of(offset, "offset", true),
-                           rows_of(pull, "pull", true),
-                           rows_of(rows, "rows", false),
-                           gradient.weight.data(),
-                           gradient.bias.data()};
+    const ParameterPointers<T> gradient(kOp, grads, "gradient", parameters);
+    const LinearSweep<T> p{args.sweep,       given(offset, "offset"), given(pull, "pull"),
+                           data_of<T>(rows), gradient.weight.data(),  gradient.bias.data()};
     if (parameters[0].is_cpu())
       return ntkfast::linear_sweep(p, torch_parallel(3 * product_operations(args.sweep, args.sweep.rows)));
 #ifdef NTKFAST_CUDA
-    check_channels(args.sweep, kOp);
-    on_current_stream(rows, kOp, [&](void* stream) {
+    check_channels(kOp, args.sweep);
+    on_current_stream(kOp, rows, [&](void* stream) {
       const Tensor memory = workspace_like(rows, cuda::linear_sweep_workspace(p), dtype_of<T>());
       return cuda::linear_sweep(p, data_of<T>(memory), stream);
     });

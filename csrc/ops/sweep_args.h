@@ -8,57 +8,22 @@
 //   groups       per group: n, F, M, k, selected (0|1), then per component: directions, collapsed, their indices
 #pragma once
 
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
-
-#include <string>
 #include <vector>
 
 #include "../cpu/params.h"
+#include "checks.h"
 
 namespace ntkfast {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Tensors = std::vector<Tensor>;
-using Ints = std::vector<int64_t>;
-using Floats = std::vector<double>;
-
 // Slots on torch's own threads, no more than so many operations are worth.
 Parallel torch_parallel(double operations);
-
-template <class T>
-constexpr ScalarType dtype_of() {
-  return sizeof(T) == 4 ? ScalarType::Float : ScalarType::Double;
-}
-
-std::string shape_text(const Tensor& tensor);
-
-// Contiguous, of this dtype, on the device of another tensor: in an operator the first parameter's.
-void check_plain(const Tensor& tensor, ScalarType dtype, const char* name, const Tensor& like);
-
-template <class T>
-T* data_of(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
-// Calls body(float{}) or body(double{}) by the parameters' dtype.
-template <class Body>
-void with_dtype(const Tensors& parameters, const Body& body) {
-  STD_TORCH_CHECK(!parameters.empty(), "ntkfast: expected at least one layer, got none");
-  const ScalarType dtype = parameters[0].scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                  "ntkfast: expected float32 or float64 parameters");
-  if (dtype == ScalarType::Float) body(float{});
-  else body(double{});
-}
 
 // Owns the structs that a Sweep points to.
 template <class T>
 class SweepArgs {
  public:
-  SweepArgs(const Tensors& parameters, const Ints& activations, const Floats& constants, const Ints& groups);
+  SweepArgs(const char* op, const Tensors& parameters, const Ints& activations, const Floats& constants,
+            const Ints& groups);
   SweepArgs(const SweepArgs&) = delete;
   SweepArgs& operator=(const SweepArgs&) = delete;
 
@@ -68,6 +33,7 @@ class SweepArgs {
   // All that a sweep needs which keeps no stacks; every group takes part.
   void set_streaming(const Tensors& points, const Tensors& beta, const Tensors& omega, const Tensors& seeds,
                      int64_t tile_rows);
+  void set_diag(const Tensor& diag, const char* name);  // (layers, N), float64
   void set_inputs(const Tensor& A);      // flat: (rows, n_in) a layer, one after the other; empty: not kept
   void set_stash(const Tensor& Z);       // flat: (rows, n_out) a layer that an activation follows
   void set_cotangents(const Tensor& D);  // flat: (cotangent_rows, n_out) a layer
@@ -77,6 +43,7 @@ class SweepArgs {
  private:
   void add_group(const Ints& groups, std::size_t& at);
 
+  const char* op_;
   Tensor like_;  // whose device everything is on
   std::vector<Layer<T>> layers_;
   std::vector<Group<T>> groups_;
@@ -86,20 +53,18 @@ class SweepArgs {
   std::vector<T*> A_, Z_, D_;
 };
 
-// One tensor a parameter to write a gradient into; an empty one is left out.
+// One tensor a parameter, of its shape; an empty one is left out. T is const where they are read.
 template <class T>
-struct GradientPointers {
+struct ParameterPointers {
   std::vector<T*> weight, bias;
 
-  GradientPointers(const Tensors& grads, const Tensors& parameters) {
-    STD_TORCH_CHECK(grads.size() == parameters.size(), "ntkfast: expected ", parameters.size(), " gradients, got ",
-                    grads.size());
-    for (std::size_t i = 0; i < grads.size(); ++i) {
-      check_plain(grads[i], dtype_of<T>(), "gradient", parameters[0]);
-      STD_TORCH_CHECK(grads[i].numel() == 0 || grads[i].numel() == parameters[i].numel(),
-                      "ntkfast: expected a gradient of shape ", shape_text(parameters[i]), ", got ",
-                      shape_text(grads[i]));
-      (i % 2 ? bias : weight).push_back(grads[i].numel() ? data_of<T>(grads[i]) : nullptr);
+  ParameterPointers(const char* op, const Tensors& tensors, const char* name, const Tensors& parameters) {
+    STD_TORCH_CHECK(tensors.size() == parameters.size(), op, ": expected a ", name, " for each of ", parameters.size(),
+                    " parameters, got ", tensors.size(), ".");
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      check_plain(op, tensors[i], name, dtype_of<T>(), parameters[0]);
+      if (tensors[i].numel()) check_shape(op, tensors[i], name, shape_of(parameters[i]));
+      (i % 2 ? bias : weight).push_back(tensors[i].numel() ? data_of<T>(tensors[i]) : nullptr);
     }
   }
 };

@@ -17,21 +17,20 @@ constexpr const char* kOp = "ntkfast.vjp";
 
 void vjp_op(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Tensor x,
             Tensors grads) {
-  with_dtype(parameters, [&](auto zero) {
+  with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
-    SweepArgs<T> args(parameters, activations, constants, groups);
+    SweepArgs<T> args(kOp, parameters, activations, constants, groups);
     args.set_inputs(A);
     args.set_cotangents(D);
-    check_plain(x, dtype_of<T>(), "x", parameters[0]);
-    STD_TORCH_CHECK(x.numel() == args.sweep.residual_rows, "ntkfast: expected x (", args.sweep.residual_rows,
-                    ",), got ", shape_text(x));
-    const GradientPointers<T> gradient(grads, parameters);
-    const Vjp<T> p{args.sweep, static_cast<const T*>(x.const_data_ptr()), gradient.weight.data(), gradient.bias.data()};
+    check_plain(kOp, x, "x", dtype_of<T>(), parameters[0]);
+    check_shape(kOp, x, "x", {args.sweep.residual_rows});
+    const ParameterPointers<T> gradient(kOp, grads, "gradient", parameters);
+    const Vjp<T> p{args.sweep, data_of<const T>(x), gradient.weight.data(), gradient.bias.data()};
     if (parameters[0].is_cpu())
       return ntkfast::vjp(p, torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));
 #ifdef NTKFAST_CUDA
-    check_channels(args.sweep, kOp);
-    on_current_stream(x, kOp, [&](void* stream) {
+    check_channels(kOp, args.sweep);
+    on_current_stream(kOp, x, [&](void* stream) {
       const Tensor memory = workspace_like(x, cuda::vjp_workspace(p), dtype_of<T>());
       return cuda::vjp(p, data_of<T>(memory), stream);
     });

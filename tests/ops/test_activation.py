@@ -160,29 +160,32 @@ def test_refuses_what_does_not_fit() -> None:
     inputs = example(2, 1, 3, 5, torch.float64)
     z, omega, g = inputs.z, inputs.omega, inputs.g
     forward, backward = _ops.activation_forward, _ops.activation_backward
-    refusal(lambda: forward(z.int(), omega, 2, 2), "expected z in float32 or float64, got another dtype")
-    refusal(lambda: forward(z[0], omega, 2, 2), r"expected z of shape \(channels, points, features\), got \(3, 5\)")
+    refusal(lambda: forward(z.int(), omega, 2, 2), "activation_forward: expected z in float32 or float64, got int32")
+    refusal(lambda: forward(z[0], omega, 2, 2), r"expected z \(channels, points, features\), got \(3, 5\)")
     refusal(lambda: forward(z, omega, 2, 4), "expected 0 to 3 directions in 4 channels, got 4")
     refusal(lambda: forward(z, omega, 2, -1), "expected 0 to 3 directions in 4 channels, got -1")
     refusal(lambda: forward(z, omega, 10, 2), "expected an activation code from 0 to 9, got 10")
     refusal(lambda: forward(z, omega, -1, 2), "expected an activation code from 0 to 9, got -1")
-    refusal(lambda: forward(z, omega.float(), 2, 2), "expected omega of the dtype of z, got another dtype")
-    refusal(lambda: forward(z, omega[0], 2, 2), r"expected omega of shape \(1 or 3, 1, 2\), got \(1, 2\)")
+    refusal(lambda: forward(z, omega.float(), 2, 2), "expected omega in float64, got float32")
+    refusal(lambda: forward(z, omega[0], 2, 2), r"expected omega \(1 or 3, 1, 2\), got \(1, 2\)")
     refusal(
         lambda: forward(z, omega.expand(2, 1, 2).clone(), 2, 2),
-        r"expected omega of shape \(1 or 3, 1, 2\), got \(2, 1, 2\)",
+        r"expected omega \(1 or 3, 1, 2\), got \(2, 1, 2\)",
     )
-    refusal(lambda: backward(z, g[:3], omega, 2, 2), r"expected g of the shape of z \(4, 3, 5\), got \(3, 3, 5\)")
-    refusal(lambda: backward(z, g.float(), omega, 2, 2), "expected g of the dtype of z, got another dtype")
+    refusal(lambda: backward(z, g[:3], omega, 2, 2), r"activation_backward: expected g \(4, 3, 5\), got \(3, 3, 5\)")
+    refusal(lambda: backward(z, g.float(), omega, 2, 2), "expected g in float64, got float32")
 
 
 def test_refuses_strides() -> None:
     inputs = example(2, 1, 3, 6, torch.float64)
     wide = torch.randn(4, 3, 12, dtype=torch.float64)[:, :, ::2]
-    refusal(lambda: _ops.activation_forward(wide, inputs.omega, 2, 2), "expected a contiguous z")
-    refusal(lambda: _ops.activation_backward(inputs.z, wide, inputs.omega, 2, 2), "expected a contiguous g")
+    refusal(
+        lambda: _ops.activation_forward(wide, inputs.omega, 2, 2),
+        r"expected z contiguous, got shape \(4, 3, 6\) with gaps",
+    )
+    refusal(lambda: _ops.activation_backward(inputs.z, wide, inputs.omega, 2, 2), "expected g contiguous")
     omega = inputs.omega.expand(3, 1, 2)
-    refusal(lambda: _ops.activation_forward(inputs.z, omega, 2, 2), "expected a contiguous omega")
+    refusal(lambda: _ops.activation_forward(inputs.z, omega, 2, 2), "expected omega contiguous")
 
 
 def test_refuses_an_output_over_an_input() -> None:
@@ -191,7 +194,7 @@ def test_refuses_an_output_over_an_input() -> None:
     refusal(lambda: operator(z, omega, *rest, z), "expected an output apart from z, got overlapping memory")
     refusal(
         lambda: operator(z, omega, *rest, torch.empty(4, 3, 6).double()),
-        r"expected the output of the shape of z \(4, 3, 5\)",
+        r"expected the output \(4, 3, 5\), got \(4, 3, 6\)",
     )
 
 
@@ -199,7 +202,7 @@ def test_refuses_an_output_over_an_input() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_refuses_mixed_devices() -> None:
     inputs = example(2, 1, 3, 5, torch.float64)
-    refusal(lambda: _ops.activation_forward(inputs.z.cuda(), inputs.omega, 2, 2), "expected omega on the device of z")
+    refusal(lambda: _ops.activation_forward(inputs.z.cuda(), inputs.omega, 2, 2), "expected omega on cuda:0, got cpu")
 
 
 @pytest.mark.gpu

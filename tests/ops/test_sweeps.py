@@ -79,15 +79,24 @@ def test_every_operator_is_checked() -> None:
 def test_refuses_outputs_of_another_size(name: str) -> None:
     *inputs, out = calls(torch.float64)[name]
     short = [g[:-1] for g in out] if isinstance(out, list) else out[:-1]
-    with pytest.raises(RuntimeError, match="expected"):
+    with pytest.raises(RuntimeError, match=rf"ntkfast\.{name}: expected .*, got .*\."):
         getattr(ops, name)(*inputs, short)
+
+
+@pytest.mark.parametrize(("name", "index"), [("diag", -1), ("factor_diag", -1), ("linear_sweep", -3)])
+def test_refuses_a_diagonal_of_another_shape(name: str, index: int) -> None:
+    """As many numbers in another order would be taken for others."""
+    arguments = list(calls(torch.float64)[name])
+    arguments[index] = arguments[index].reshape(arguments[index].shape[::-1])
+    with pytest.raises(RuntimeError, match=r"expected (out|diag) \(3, 16\), got \(16, 3\)"):
+        getattr(ops, name)(*arguments)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_refuses_outputs_of_another_dtype(name: str) -> None:
     *inputs, out = calls(torch.float64)[name]
     other = [g.int() for g in out] if isinstance(out, list) else out.int()
-    with pytest.raises(RuntimeError, match="expected"):
+    with pytest.raises(RuntimeError, match=rf"ntkfast\.{name}: expected \w+ in float64, got int32\."):
         getattr(ops, name)(*inputs, other)
 
 
