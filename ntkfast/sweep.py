@@ -244,7 +244,7 @@ def lone(groups: GroupArgs, i: int) -> GroupArgs:
 
 
 def stash_size(chain: Chain, rows: int) -> int:
-    """Elements of Z: a layer that an activation follows keeps its pre-activations."""
+    """Elements of Z: all layers but a last one without activation keep their pre-activations."""
     *hidden, last = chain.layers
     kept = [layer.weight.shape[0] for layer in hidden] + [last.weight.shape[0]] * bool(last.activation)
     return rows * sum(kept)

@@ -19,7 +19,7 @@ struct Slot {
       const Layer<T>& layer = sweep.layer[l];
       n_in = padded<T>(layer.n_in) > n_in ? padded<T>(layer.n_in) : n_in;
       n_out = padded<T>(layer.n_out) > n_out ? padded<T>(layer.n_out) : n_out;
-      z += keeps_stash(sweep, l) ? padded<T>(layer.n_out) : 0;
+      z += layer.keeps_stash ? padded<T>(layer.n_out) : 0;
     }
     scratch = 0;
     A = scratch + scratch_size(sweep, rows);  // every part is a multiple of a cache line
@@ -43,7 +43,7 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
     const int64_t n_in = sweep.layer[l].n_in, n_out = sweep.layer[l].n_out;
     stacks.A[l] = local_stack(memory + slot.A + (l % 2) * (slot.D - slot.A) / 2, tile.count, n_in);
     stacks.D[l] = local_stack(memory + slot.D + (l % 2) * (slot.Z - slot.D) / 2, tile.count, n_out);
-    const bool stash = keeps_stash(sweep, l);
+    const bool stash = sweep.layer[l].keeps_stash;
     stacks.Z[l] = local_stack(stash ? z : nullptr, tile.count, n_out);
     z += stash ? rows * padded<T>(n_out) : 0;
   }
@@ -51,7 +51,7 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   stacks.A[L] = local_stack(memory + slot.A + (L % 2) * (slot.D - slot.A) / 2, tile.count, o);
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
   // The seeds are given: the outputs matter only if an activation has to be pulled back through.
-  const int needed = keeps_stash(sweep, L - 1) ? L : L - 1;
+  const int needed = sweep.layer[L - 1].keeps_stash ? L : L - 1;
   const auto nothing = [](int) {};
   forward_tile(sweep, needed, forward, tile, stacks, memory, nothing, [&](int l, Points points) {
     if (l >= first && l < L) inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));

@@ -42,7 +42,7 @@ class Slot {
     scratch = take(scratch_size(sweep, rows));
     for (int l = 0; l < L; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      Z.get()[l] = keeps_stash(sweep, l) ? take(rows * padded<T>(layer.n_out)) : -1;
+      Z.get()[l] = layer.keeps_stash ? take(rows * padded<T>(layer.n_out)) : -1;
     }
     // A gradient asks for the inputs of every layer; without one two stacks take turns, and more of the tile stays in L2.
     for (int l = 0; l <= L; ++l)

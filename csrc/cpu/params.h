@@ -1,5 +1,5 @@
-// What the native operations work on, as plain pointers and sizes. No inline code here: these types are shared by the
-// translation units of every instruction-set level.
+// What the native operations work on, as plain pointers and sizes. No code here: these types are shared by the translation
+// units of every instruction-set level.
 //
 // Row order of the ragged stacks. A group of n points whose jet has C channels owns C·n rows of every layer's input
 // stack A and stash Z, channel by channel: row = group.row + c·n + i. Component j of the group needs C_j of these
@@ -19,6 +19,7 @@ struct Layer {
   const T* bias;    // (n_out) or null
   int64_t n_in, n_out;
   core::Activation activation;  // follows the linear map
+  bool keeps_stash;             // whether the pull-back asks for its Z: all but a last layer without activation
   core::ActivationParams<T> activation_params;
   T weight_scale, bias_scale;        // effective weight = scale · weight
   T weight_jacobian, bias_jacobian;  // the same scales for θ that the Jacobian contains, else 0
@@ -60,17 +61,11 @@ struct Sweep {
   int64_t residual_rows;   // N, of the selected groups
   int64_t tile_rows;       // stack rows of one tile; 0: as many as suit the cache
   T* const* A;             // per layer (rows, n_in); null entries in streaming sweeps
-  T* const* Z;             // per layer (rows, n_out); null where no activation follows
+  T* const* Z;             // per layer (rows, n_out); null where a layer keeps none
   T* const* D;             // per layer (cotangent_rows, n_out)
   T* out;                  // (rows, n_out of the last layer): output channels
   double* diag;            // (layers, residual_rows)
 };
-
-// Whether the pull-back asks for Z of layer l: the last layer usually has no activation, and then needs no stash.
-template <class T>
-bool keeps_stash(const Sweep<T>& sweep, int l) {
-  return l + 1 < sweep.layers || sweep.layer[l].activation != core::Activation::identity;
-}
 
 // Runs body(context, slot) for slots 0 … threads−1, concurrently.
 struct Parallel {

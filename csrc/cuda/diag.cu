@@ -35,7 +35,7 @@ struct Sizes {
       const Layer<T>& layer = sweep.layer[l];
       A += layer.n_in;
       D += layer.n_out;
-      Z += keeps_stash(sweep, l) ? layer.n_out : 0;
+      Z += layer.keeps_stash ? layer.n_out : 0;
     }
   }
   int64_t row() const { return A + Z + D + out; }
@@ -67,7 +67,7 @@ class Chunk {
     };
     for (int l = 0; l < whole.layers; ++l) take(A_, whole.layer[l].n_in);
     for (int l = 0; l < whole.layers; ++l) take(D_, whole.layer[l].n_out);
-    for (int l = 0; l < whole.layers; ++l) take(Z_, keeps_stash(whole, l) ? whole.layer[l].n_out : 0);
+    for (int l = 0; l < whole.layers; ++l) take(Z_, whole.layer[l].keeps_stash ? whole.layer[l].n_out : 0);
     out_ = workspace;
     clear();
   }

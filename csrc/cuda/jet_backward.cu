@@ -8,7 +8,7 @@
 //
 //   G = D W        D' = pull_back(G, Z)
 //
-// and at the top G = seeds; D' = G where no activation follows.
+// and at the top G = seeds; D' = G where the last layer has no activation.
 
 namespace ntkfast::cuda {
 namespace {
@@ -19,7 +19,7 @@ struct BackwardParams {
   const T* weight;  // (depth, width): of the layer above
   T scale;          // of its weight
   T* out;           // (cotangent_rows, width)
-  const T* stash;   // (rows, width), of this layer; null: no activation follows
+  const T* stash;   // (rows, width), of this layer; null: it keeps none
   int64_t depth, width;
   core::Activation activation;  // of this layer
   core::ActivationParams<T> activation_params;

@@ -67,7 +67,7 @@ class Workspace {
       const Layer<T>& layer = sweep.layer[l];
       A_.push_back(p.sweep.A == nullptr ? take(sweep.rows * layer.n_in) : p.sweep.A[l]);
       D_.push_back(p.sweep.D == nullptr ? take(sweep.cotangent_rows * layer.n_out) : p.sweep.D[l]);
-      Z_.push_back(keeps_stash(sweep, l) ? take(sweep.rows * layer.n_out) : nullptr);
+      Z_.push_back(layer.keeps_stash ? take(sweep.rows * layer.n_out) : nullptr);
     }
     sweep.A = A_.data();
     sweep.Z = Z_.data();

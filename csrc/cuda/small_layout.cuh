@@ -3,7 +3,7 @@
 //
 //   weight      W of one layer, (depth, columns)
 //   work        A or D of one layer, all channels: (features, rows), row = c·points + i
-//   stash       Z of every layer that an activation follows, likewise      \
+//   stash       Z of every layer that keeps it, likewise                   \
 //   a_products  ⟨A⁽ᶜ⁾, A⁽ᶜ'⁾⟩ of every layer, (pairs, points), float64       > diag alone: others have stacks
 //   terms       what each pair of channels adds to one layer's diagonal    /
 #pragma once
@@ -72,8 +72,9 @@ SmallLayout layout_of(const Sweep<T>& sweep, Task task, int rows) {
   at.weight = take(weight);
   at.work = take(width * pitch);
   for (int l = 0; l < sweep.layers; ++l)
-    at.stash[l] =
-        task == Task::diag && keeps_stash(sweep, l) ? take(static_cast<int>(sweep.layer[l].n_out) * pitch) : at.work;
+    at.stash[l] = task == Task::diag && sweep.layer[l].keeps_stash
+                      ? take(static_cast<int>(sweep.layer[l].n_out) * pitch)
+                      : at.work;
   at.elements = end;
   return at;
 }

@@ -58,7 +58,7 @@ SmallParams<T> without_groups(const Sweep<T>& sweep, Task task, int rows) {
   p.rows = rows;
   p.layers = L;
   // The seeds are given: the diagonal asks for the outputs only if an activation has to be pulled back through.
-  p.forward_layers = task == Task::diag && !keeps_stash(sweep, L - 1) ? L - 1 : L;
+  p.forward_layers = task == Task::diag && !sweep.layer[L - 1].keeps_stash ? L - 1 : L;
   p.first_active = first_active(sweep);
   p.out = sweep.out;
   p.diag = sweep.diag;

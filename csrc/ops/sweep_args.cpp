@@ -39,12 +39,14 @@ SweepArgs<T>::SweepArgs(const char* op, const Tensors& parameters, const Ints& a
                     bias.numel(), ".");
     STD_TORCH_CHECK(activations[l] >= 0 && activations[l] < core::kActivations, op_,
                     ": expected an activation code below ", core::kActivations, ", got ", activations[l], ".");
+    const auto activation = static_cast<core::Activation>(activations[l]);
     const double* c = constants.data() + 6 * l;
     layers_.push_back({data_of<const T>(weight),
                        bias.numel() ? data_of<const T>(bias) : nullptr,
                        n_in,
                        n_out,
-                       static_cast<core::Activation>(activations[l]),
+                       activation,
+                       l + 1 < L || activation != core::Activation::identity,
                        {T(c[4]), T(c[5])},
                        T(c[0]),
                        T(c[1]),
@@ -206,7 +208,7 @@ void SweepArgs<T>::set_inputs(const Tensor& A) {
 template <class T>
 void SweepArgs<T>::set_stash(const Tensor& Z) {
   Z_ = split(op_, Z, "Z", like_, sweep, sweep.rows,
-             [&](int l) { return keeps_stash(sweep, l) ? sweep.layer[l].n_out : 0; });
+             [&](int l) { return sweep.layer[l].keeps_stash ? sweep.layer[l].n_out : 0; });
   sweep.Z = Z_.data();
 }
 

@@ -33,12 +33,14 @@ class HostSweep {
   HostSweep(const ChainArrays& chain, const GroupArrays& groups) {
     for (int l = 0; l < chain.layers; ++l) {
       const double* c = chain.constants + 6 * l;
+      const auto activation = static_cast<ntkfast::core::Activation>(chain.activations[l]);
       const T* bias = static_cast<const T*>(chain.parameters[2 * l + 1]);
       layers_.push_back({static_cast<const T*>(chain.parameters[2 * l]),
                          bias,
                          chain.widths[l],
                          chain.widths[l + 1],
-                         static_cast<ntkfast::core::Activation>(chain.activations[l]),
+                         activation,
+                         l + 1 < chain.layers || activation != ntkfast::core::Activation::identity,
                          {T(c[4]), T(c[5])},
                          T(c[0]),
                          T(c[1]),
@@ -59,10 +61,7 @@ class HostSweep {
   void set_stacks(void* A, void* Z, void* D) {
     A_ = split(A, sweep.rows, [&](int l) { return layers_[l].n_in; });
     D_ = split(D, sweep.cotangent_rows, [&](int l) { return layers_[l].n_out; });
-    Z_ = split(Z, sweep.rows, [&](int l) {
-      const bool kept = l + 1 < sweep.layers || layers_[l].activation != ntkfast::core::Activation::identity;
-      return kept ? layers_[l].n_out : 0;
-    });
+    Z_ = split(Z, sweep.rows, [&](int l) { return layers_[l].keeps_stash ? layers_[l].n_out : 0; });
     sweep.A = A_.data();
     sweep.Z = Z_.data();
     sweep.D = D_.data();
