@@ -20,7 +20,7 @@ template <class T>
 struct Tile {
   const Group<T>* group;
   int64_t first, count;
-  int channels() const { return 1 + group->directions + group->collapsed; }
+  int channels() const { return group->channels; }
 };
 
 // Columns first … first + width − 1 of a layer, width ≤ kPanel.

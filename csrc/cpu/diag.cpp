@@ -72,7 +72,7 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
 template <class T>
 void diag(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
-  const int first = first_active(sweep), L = sweep.layers;
+  const int first = sweep.first_active, L = sweep.layers;
   const PackedWeights<T> forward(sweep, Direction::forward, 0), backward(sweep, Direction::backward, first + 1);
   pack(parallel, forward, backward);
   const Slot<T> slot(sweep, tiling.max_rows(), tiling.max_points(), max_channels(sweep));

@@ -19,7 +19,7 @@ void factor_diag_tile(const Sweep<T>& sweep, const Tile<T>& tile, int l, T* a_pr
     const Component& component = group.component[j];
     const Stack<T> D{sweep.D[l] + (component.row + tile.first) * layer.n_out, group.n * layer.n_out, layer.n_out};
     double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-    if (layer.weight_jacobian == T(0) && layer.bias_jacobian == T(0)) {
+    if (!layer.active) {
       for (int64_t i = 0; i < tile.count; ++i) to[i * group.components] = 0;
       continue;
     }

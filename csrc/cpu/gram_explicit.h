@@ -18,7 +18,7 @@ template <class T>
 int64_t explicit_columns(const Gram<T>& p) {
   int64_t columns = 0;
   for (int l = 0; l < p.x.layers; ++l)
-    if (takes_part(p.x.layer[l]) && p.use_explicit[l]) columns += columns_of(p.x.layer[l]);
+    if (p.x.layer[l].active && p.use_explicit[l]) columns += columns_of(p.x.layer[l]);
   return columns;
 }
 
@@ -92,7 +92,7 @@ void fill_jacobian(const Gram<T>& p, const Side<T>& side, int64_t from, int64_t 
         int64_t start = 0;  // the layer's first column among all
         for (int l = 0; l < p.x.layers; ++l) {
           const Layer<T>& layer = p.x.layer[l];
-          if (!takes_part(layer) || !p.use_explicit[l]) continue;
+          if (!layer.active || !p.use_explicit[l]) continue;
           const int64_t columns = columns_of(layer), first = from > start ? from - start : 0;
           const int64_t last = from + depth < start + columns ? from + depth - start : columns;
           const PointFactors<T> factors{layer, side, l, part, i};

@@ -10,16 +10,10 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Whether θ of this layer is in the Jacobian.
-template <class T>
-bool takes_part(const Layer<T>& layer) {
-  return layer.weight_jacobian != T(0) || layer.bias_jacobian != T(0);
-}
-
-// Whether its part of K is computed from products of A and D.
+// Whether a layer's part of K is computed from products of A and D.
 template <class T>
 bool is_structured(const Gram<T>& p, int l) {
-  return takes_part(p.x.layer[l]) && !p.use_explicit[l];
+  return p.x.layer[l].active && !p.use_explicit[l];
 }
 
 template <class T>
@@ -130,7 +124,7 @@ class LeftSide {
     a_block_.get()[0] = d_block_.get()[0] = 0;
     for (int g = 0; g < x_.sweep.groups; ++g) {
       const Group<T>& group = x_.sweep.group[g];
-      const int64_t channels = group.selected ? 1 + group.directions + group.collapsed : 0;
+      const int64_t channels = group.selected ? group.channels : 0;
       a_block_.get()[g + 1] = a_block_.get()[g] + channels * blocks(group.n);
     }
     for (int part = 0; part < x_.parts; ++part)

@@ -2,17 +2,18 @@
 //
 //   K_ii = Σ_cc' ⟨D_i⁽ᶜ⁾, D_i⁽ᶜ'⁾⟩ ⟨A_i⁽ᶜ⁾, A_i⁽ᶜ'⁾⟩ + ‖D_i⁽⁰⁾‖²        (weight and bias of one layer)
 //
-// Products are stored for c' ≤ c at c(c+1)/2 + c'.
+// Products are stored by pairs of channels (core/channel_pairs.h).
 #pragma once
 
+#include "../core/channel_pairs.h"
 #include "activation_panel.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-constexpr int pairs_of(int channels) { return channels * (channels + 1) / 2; }
-constexpr int pair(int c, int e) { return c >= e ? c * (c + 1) / 2 + e : e * (e + 1) / 2 + c; }
+using core::pairs_of;
+constexpr int pair(int c, int e) { return c >= e ? core::place_of(c, e) : core::place_of(e, c); }
 
 template <class T, int C>
 void inner_products_fixed(Points points, const Stack<T>& x, int64_t width, T* products) {

@@ -8,7 +8,7 @@ namespace NTKFAST_ISA {
 template <class T>
 void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
-  const int first = first_active(sweep), L = sweep.layers;
+  const int first = sweep.first_active, L = sweep.layers;
   const PackedWeights<T> weights(sweep, Direction::backward, first + 1);
   pack(parallel, weights);
   const int64_t scratch = scratch_size(sweep, tiling.max_rows()),

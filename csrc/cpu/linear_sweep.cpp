@@ -225,7 +225,7 @@ template <class T>
 void linear_sweep(const LinearSweep<T>& p, const Parallel& parallel) {
   const Sweep<T>& sweep = p.sweep;
   const Tiling<T> tiling(sweep, parallel.threads, tile_rows(p));
-  const int first = first_active(sweep), L = sweep.layers, slots = parallel.threads;
+  const int first = sweep.first_active, L = sweep.layers, slots = parallel.threads;
   const PackedWeights<T> forward(sweep, Direction::forward, 0), backward(sweep, Direction::backward, first + 1);
   pack(parallel, forward, backward);
   const Slot<T> slot(p, tiling);

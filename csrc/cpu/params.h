@@ -20,6 +20,7 @@ struct Layer {
   int64_t n_in, n_out;
   core::Activation activation;  // follows the linear map
   bool keeps_stash;             // whether the pull-back asks for its Z: all but a last layer without activation
+  bool active;                  // whether the Jacobian contains any of its parameters
   core::ActivationParams<T> activation_params;
   T weight_scale, bias_scale;        // effective weight = scale · weight
   T weight_jacobian, bias_jacobian;  // the same scales for θ that the Jacobian contains, else 0
@@ -38,7 +39,8 @@ struct Component {
 template <class T>
 struct Group {
   int64_t n;
-  int directions, collapsed;          // F, M; channels C = 1 + F + M
+  int directions, collapsed;          // F, M
+  int channels;                       // C = 1 + F + M
   const T* points;                    // (n, d), standardised
   const T* beta;                      // (1|n, F+M, d): layer-0 input of channels 1 … F+M
   const T* omega;                     // (1|n, M, F)
@@ -53,6 +55,7 @@ struct Group {
 template <class T>
 struct Sweep {
   int layers;
+  int first_active;  // the first active layer, or else the last one: backward sweeps stop there
   const Layer<T>* layer;
   int groups;
   const Group<T>* group;

@@ -27,8 +27,7 @@ struct TileStacks {
 // thread.
 template <class T>
 int64_t tile_points(const Group<T>& group, int64_t tile_rows, int threads) {
-  const int64_t channels = 1 + group.directions + group.collapsed;
-  const int64_t largest = tile_rows > channels ? tile_rows / channels : 1;
+  const int64_t largest = tile_rows > group.channels ? tile_rows / group.channels : 1;
   int64_t tiles = ceil_div(group.n, largest);
   if (group.n >= 8 * threads) tiles = ceil_div(tiles, threads) * threads;
   return tiles > 0 ? ceil_div(group.n, tiles) : 1;
@@ -188,21 +187,11 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
   meanwhile(first, Points{0, tile.count});
 }
 
-// The first layer whose parameters the Jacobian contains; sweeps stop there.
-template <class T>
-int first_active(const Sweep<T>& sweep) {
-  for (int l = 0; l < sweep.layers; ++l)
-    if (sweep.layer[l].weight_jacobian != T(0) || sweep.layer[l].bias_jacobian != T(0)) return l;
-  return sweep.layers - 1;
-}
-
 template <class T>
 int max_channels(const Sweep<T>& sweep) {
   int channels = 1;
-  for (int g = 0; g < sweep.groups; ++g) {
-    const int c = 1 + sweep.group[g].directions + sweep.group[g].collapsed;
-    channels = c > channels ? c : channels;
-  }
+  for (int g = 0; g < sweep.groups; ++g)
+    channels = sweep.group[g].channels > channels ? sweep.group[g].channels : channels;
   return channels;
 }
 
@@ -217,7 +206,7 @@ class Tiling {
       const Group<T>& group = sweep.group[g];
       size_.get()[g] = tile_points(group, tile_rows, threads);
       start_.get()[g + 1] = start_.get()[g] + ceil_div(group.n, size_.get()[g]);
-      const int64_t rows = size_.get()[g] * (1 + group.directions + group.collapsed);
+      const int64_t rows = size_.get()[g] * group.channels;
       max_rows_ = rows > max_rows_ ? rows : max_rows_;
       max_points_ = size_.get()[g] > max_points_ ? size_.get()[g] : max_points_;
     }

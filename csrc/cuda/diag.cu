@@ -20,7 +20,7 @@ constexpr int64_t kBytes = int64_t(256) << 20;
 template <class T>
 struct PointRows {
   int64_t stack, cotangent = 0;
-  explicit PointRows(const Group<T>& group) : stack(1 + group.directions + group.collapsed) {
+  explicit PointRows(const Group<T>& group) : stack(group.channels) {
     for (int j = 0; j < group.components; ++j) cotangent += group.component[j].channels;
   }
   int64_t most() const { return stack > cotangent ? stack : cotangent; }
@@ -97,7 +97,7 @@ class Chunk {
       sweep_.cotangent_rows += component.channels * count;
       components_.push_back(component);
     }
-    sweep_.rows += (1 + group.directions + group.collapsed) * count;
+    sweep_.rows += group.channels * count;
     groups_.push_back(piece);
   }
 

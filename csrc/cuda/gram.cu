@@ -186,10 +186,9 @@ template <class T>
 std::vector<GramLayer<T>> structured_layers(const Gram<T>& p) {
   std::vector<GramLayer<T>> layers;
   for (int l = 0; l < p.x.layers; ++l) {
-    if (p.use_explicit[l]) continue;
     const Layer<T>& layer = p.x.layer[l];
+    if (p.use_explicit[l] || !layer.active) continue;
     const T weight = layer.weight_jacobian * layer.weight_jacobian, bias = layer.bias_jacobian * layer.bias_jacobian;
-    if (layer.weight_jacobian == T(0) && layer.bias_jacobian == T(0)) continue;
     layers.push_back({p.x.A[l], p.x.D[l], p.y.A[l], p.y.D[l], layer.n_in, layer.n_out, weight, bias});
   }
   return layers;

@@ -119,7 +119,7 @@ template <class T>
 int run(const Sweep<T>& sweep, void* stream) {
   if (most_channels(sweep) > kMaxTableChannels) return cudaErrorInvalidValue;
   if (fits_small(sweep, Task::backward)) return small_sweep(sweep, Task::backward, stream);
-  const int last = sweep.layers - 1, first = first_active(sweep);
+  const int last = sweep.layers - 1, first = sweep.first_active;
   for (const Parts<T>& parts : tables_of(sweep, false, points_per_tile)) {
     const auto grid = [&](int l) { return Grid{parts.tiles, blocks_for(sweep.layer[l].n_out, kTile)}; };
     BackwardParams<T> top = params_of(sweep, last, parts);

@@ -99,7 +99,7 @@ int for_each_table(const Sweep<T>& sweep, ForwardParams<T> p, void (*kernel)(For
     for (; g < sweep.groups && p.count < kMaxGroups; ++g) {
       const Group<T>& group = sweep.group[g];
       if (group.n == 0) continue;
-      const int points = points_per_tile(1 + group.directions + group.collapsed);
+      const int points = points_per_tile(group.channels);
       p.group[p.count++] = {group.points,       group.beta,      group.omega, group.beta_stride,
                             group.omega_stride, group.n,         group.row,   p.tiles,
                             group.directions,   group.collapsed, points};

@@ -23,12 +23,4 @@ int most_channels(const Sweep<T>& sweep) {
   return most;
 }
 
-// The first layer whose parameters the Jacobian contains; backward sweeps stop there.
-template <class T>
-int first_active(const Sweep<T>& sweep) {
-  for (int l = 0; l < sweep.layers; ++l)
-    if (sweep.layer[l].weight_jacobian != T(0) || sweep.layer[l].bias_jacobian != T(0)) return l;
-  return sweep.layers - 1;
-}
-
 }  // namespace ntkfast::cuda

@@ -8,6 +8,7 @@
 //   terms       what each pair of channels adds to one layer's diagonal    /
 #pragma once
 
+#include "../core/channel_pairs.h"
 #include "launch.cuh"
 #include "limits.h"
 #include "small_sweep.h"
@@ -22,8 +23,6 @@ static_assert(kRowGroups * (kSmallWidth / kSide) == kThreads, "every column of a
 // neighbours then lie on 32 banks.
 NTK_HD constexpr int weight_pitch(int columns) { return ((columns + kSide - 1) / kSide | 1) * kSide; }
 
-constexpr int pairs_of(int channels) { return channels * (channels + 1) / 2; }
-
 // Offsets and sizes in elements of T.
 struct SmallLayout {
   int products;             // of one layer: pairs times points
@@ -34,15 +33,10 @@ struct SmallLayout {
 };
 
 template <class T>
-int channels_of(const Group<T>& group) {
-  return 1 + group.directions + group.collapsed;
-}
-
-template <class T>
 int most_pair_points(const Sweep<T>& sweep, int rows) {
   int most = 0;
   for (int g = 0; g < sweep.groups; ++g) {
-    const int channels = channels_of(sweep.group[g]), products = pairs_of(channels) * (rows / channels);
+    const int channels = sweep.group[g].channels, products = core::pairs_of(channels) * (rows / channels);
     most = products > most ? products : most;
   }
   return most;
@@ -85,7 +79,7 @@ int64_t small_tiles(const Sweep<T>& sweep, Task task, int rows) {
   int64_t tiles = 0;
   for (int g = 0; g < sweep.groups; ++g) {
     const Group<T>& group = sweep.group[g];
-    if (task != Task::backward) tiles += blocks_for(group.n, rows / channels_of(group));
+    if (task != Task::backward) tiles += blocks_for(group.n, rows / group.channels);
     else
       for (int j = 0; j < group.components; ++j) tiles += blocks_for(group.n, rows / group.component[j].channels);
   }
@@ -109,7 +103,7 @@ int tile_rows_of(const Sweep<T>& sweep, Task task) {
   const int64_t wanted = device_attribute(cudaDevAttrMultiProcessorCount);
   int channels = 1, found = 0;
   for (int g = 0; g < sweep.groups; ++g)
-    channels = channels_of(sweep.group[g]) > channels ? channels_of(sweep.group[g]) : channels;
+    channels = sweep.group[g].channels > channels ? sweep.group[g].channels : channels;
   for (int rows = 64; rows >= 16 && rows >= channels; rows /= 2) {
     if (layout_of(sweep, task, rows).elements * static_cast<int64_t>(sizeof(T)) > shared) continue;
     found = rows;

@@ -98,7 +98,7 @@ struct SmallTile {
     if (p.task != Task::diag || l < p.first_active || layer.weight_jacobian == T(0)) return;
     double* to = a_products(l);
     inner_products(work(), channels(), static_cast<int>(layer.n_in),
-                   [&](int c, int e, int i, double value) { to[(c * (c + 1) / 2 + e) * count + i] = value; });
+                   [&](int c, int e, int i, double value) { to[core::place_of(c, e) * count + i] = value; });
   }
 
   __device__ __forceinline__ void forward() const {
@@ -163,15 +163,15 @@ struct SmallTile {
     const uint16_t* channel = p.channel + component.first_channel;
     const double* products = a_products(l);
     double* to = terms();
-    inner_products(
-        work(), terms_channels(l, component), static_cast<int>(layer.n_out), [&](int c, int e, int i, double value) {
-          const int x = channel[c], y = channel[e], high = x > y ? x : y, low = x > y ? y : x;
-          double term = 0;
-          if (layer.weight_jacobian != T(0))
-            term = (c == e ? weight : 2 * weight) * value * products[(high * (high + 1) / 2 + low) * count + i];
-          if (c == 0 && layer.bias_jacobian != T(0)) term += bias * value;
-          to[(c * (c + 1) / 2 + e) * count + i] = term;
-        });
+    inner_products(work(), terms_channels(l, component), static_cast<int>(layer.n_out),
+                   [&](int c, int e, int i, double value) {
+                     const int x = channel[c], y = channel[e], high = x > y ? x : y, low = x > y ? y : x;
+                     double term = 0;
+                     if (layer.weight_jacobian != T(0))
+                       term = (c == e ? weight : 2 * weight) * value * products[core::place_of(high, low) * count + i];
+                     if (c == 0 && layer.bias_jacobian != T(0)) term += bias * value;
+                     to[core::place_of(c, e) * count + i] = term;
+                   });
   }
 
   // Channels whose pairs make the diagonal of layer l: of a bias alone the value.
@@ -182,7 +182,7 @@ struct SmallTile {
   }
 
   __device__ __forceinline__ void write_diag(int l, const SmallComponent<T>& component) const {
-    const int channels = terms_channels(l, component), pairs = channels * (channels + 1) / 2;
+    const int pairs = core::pairs_of(terms_channels(l, component));
     double* to = p.diag + l * p.residual_rows + component.residual_row + first * group.stride;
     for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
       double total = 0;

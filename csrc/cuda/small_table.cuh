@@ -59,7 +59,7 @@ SmallParams<T> without_groups(const Sweep<T>& sweep, Task task, int rows) {
   p.layers = L;
   // The seeds are given: the diagonal asks for the outputs only if an activation has to be pulled back through.
   p.forward_layers = task == Task::diag && !sweep.layer[L - 1].keeps_stash ? L - 1 : L;
-  p.first_active = first_active(sweep);
+  p.first_active = sweep.first_active;
   p.out = sweep.out;
   p.diag = sweep.diag;
   p.residual_rows = sweep.residual_rows;
@@ -118,7 +118,7 @@ std::vector<SmallParams<T>> small_tables(const Sweep<T>& sweep, Task task, int r
         tables.push_back(empty);
       SmallParams<T>& table = tables.back();
       SmallGroup<T>& entry = table.group[table.count++];
-      entry = small_group(group, rows / (task == Task::backward ? group.component[j].channels : channels_of(group)));
+      entry = small_group(group, rows / (task == Task::backward ? group.component[j].channels : group.channels));
       entry.first_component = table.components;
       entry.first_tile = table.tiles;
       table.tiles += blocks_for(group.n, entry.tile_points);

@@ -41,17 +41,19 @@ SweepArgs<T>::SweepArgs(const char* op, const Tensors& parameters, const Ints& a
                     ": expected an activation code below ", core::kActivations, ", got ", activations[l], ".");
     const auto activation = static_cast<core::Activation>(activations[l]);
     const double* c = constants.data() + 6 * l;
+    const T bias_jacobian = bias.numel() ? T(c[3]) : T(0);
     layers_.push_back({data_of<const T>(weight),
                        bias.numel() ? data_of<const T>(bias) : nullptr,
                        n_in,
                        n_out,
                        activation,
                        l + 1 < L || activation != core::Activation::identity,
+                       T(c[2]) != T(0) || bias_jacobian != T(0),
                        {T(c[4]), T(c[5])},
                        T(c[0]),
                        T(c[1]),
                        T(c[2]),
-                       bias.numel() ? T(c[3]) : T(0)});
+                       bias_jacobian});
   }
   for (std::size_t at = 0; at < groups.size();) add_group(groups, at);
   double features = 1;
@@ -67,6 +69,7 @@ SweepArgs<T>::SweepArgs(const char* op, const Tensors& parameters, const Ints& a
   for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g].component = components_.data() + first_component_[g];
   sweep.layers = static_cast<int>(L);
   sweep.layer = layers_.data();
+  while (sweep.first_active + 1 < sweep.layers && !layers_[sweep.first_active].active) ++sweep.first_active;
   sweep.groups = static_cast<int>(groups_.size());
   sweep.group = groups_.data();
 }
@@ -85,6 +88,7 @@ void SweepArgs<T>::add_group(const Ints& groups, std::size_t& at) {
   group.n = next(0, kMany);
   group.directions = static_cast<int>(next(0, 1 << 12));
   group.collapsed = static_cast<int>(next(0, 1 << 12));
+  group.channels = 1 + group.directions + group.collapsed;
   group.components = static_cast<int>(next(0, 1 << 16));
   group.selected = next(0, 2) != 0;
   group.row = sweep.rows;
@@ -103,7 +107,7 @@ void SweepArgs<T>::add_group(const Ints& groups, std::size_t& at) {
     sweep.cotangent_rows += component.channels * group.n;
     components_.push_back(component);
   }
-  sweep.rows += (1 + group.directions + group.collapsed) * group.n;
+  sweep.rows += group.channels * group.n;
   if (group.selected) sweep.residual_rows += group.components * group.n;
   groups_.push_back(group);
 }
@@ -118,15 +122,15 @@ void SweepArgs<T>::set_points(const Tensors& points, const Tensors& beta) {
     Group<T>& group = groups_[g];
     check_plain(op_, points[g], "points", dtype_of<T>(), like_);
     check_plain(op_, beta[g], "beta", dtype_of<T>(), like_);
-    const int64_t channels = group.directions + group.collapsed;
+    const int64_t derivatives = group.channels - 1;
     check_shape(op_, points[g], "points", {group.n, d});
-    STD_TORCH_CHECK(beta[g].dim() == 3 && beta[g].size(1) == channels && beta[g].size(2) == d &&
+    STD_TORCH_CHECK(beta[g].dim() == 3 && beta[g].size(1) == derivatives && beta[g].size(2) == d &&
                         (beta[g].size(0) == 1 || beta[g].size(0) == group.n),
-                    op_, ": expected beta (1 or ", group.n, ", ", channels, ", ", d, "), got ", shape_text(beta[g]),
+                    op_, ": expected beta (1 or ", group.n, ", ", derivatives, ", ", d, "), got ", shape_text(beta[g]),
                     ".");
     group.points = data_of<const T>(points[g]);
     group.beta = data_of<const T>(beta[g]);
-    group.beta_stride = beta[g].size(0) == 1 ? 0 : channels * d;
+    group.beta_stride = beta[g].size(0) == 1 ? 0 : derivatives * d;
   }
 }
 

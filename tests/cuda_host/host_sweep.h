@@ -35,20 +35,23 @@ class HostSweep {
       const double* c = chain.constants + 6 * l;
       const auto activation = static_cast<ntkfast::core::Activation>(chain.activations[l]);
       const T* bias = static_cast<const T*>(chain.parameters[2 * l + 1]);
+      const T bias_jacobian = bias == nullptr ? T(0) : T(c[3]);
       layers_.push_back({static_cast<const T*>(chain.parameters[2 * l]),
                          bias,
                          chain.widths[l],
                          chain.widths[l + 1],
                          activation,
                          l + 1 < chain.layers || activation != ntkfast::core::Activation::identity,
+                         T(c[2]) != T(0) || bias_jacobian != T(0),
                          {T(c[4]), T(c[5])},
                          T(c[0]),
                          T(c[1]),
                          T(c[2]),
-                         bias == nullptr ? T(0) : T(c[3])});
+                         bias_jacobian});
     }
     sweep.layers = chain.layers;
     sweep.layer = layers_.data();
+    while (sweep.first_active + 1 < sweep.layers && !layers_[sweep.first_active].active) ++sweep.first_active;
     for (int at = 0; at < groups.size;) add_group(groups, at);
     for (size_t j = 0; j < components_.size(); ++j) components_[j].channel = channels_.data() + first_channel_[j];
     for (size_t g = 0; g < groups_.size(); ++g) groups_[g].component = components_.data() + first_component_[g];
@@ -76,6 +79,7 @@ class HostSweep {
     group.n = given.spec[at++];
     group.directions = static_cast<int>(given.spec[at++]);
     group.collapsed = static_cast<int>(given.spec[at++]);
+    group.channels = 1 + group.directions + group.collapsed;
     group.components = static_cast<int>(given.spec[at++]);
     group.selected = given.spec[at++] != 0;
     group.row = sweep.rows;
@@ -90,7 +94,7 @@ class HostSweep {
     }
     first_component_.push_back(components_.size());
     for (int j = 0; j < group.components; ++j) add_component(given, at, group);
-    sweep.rows += (1 + F + M) * group.n;
+    sweep.rows += group.channels * group.n;
     if (group.selected) sweep.residual_rows += group.components * group.n;
     groups_.push_back(group);
   }
