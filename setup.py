@@ -40,7 +40,7 @@ class BuildNative(build_ext):
         print(f"ntkfast: CPU levels {', '.join(levels)}; {_cuda_line(cuda)}; torch {torch.version}", flush=True)
 
         file = NinjaFile(ROOT, command, cuda)
-        file.add_kernels(levels)
+        file.add_cpu(levels)
         file.add_border(torch, includes, info)
         file.add_cuda()
         folder = Path(self.build_temp).resolve() / torch.key

@@ -11,7 +11,7 @@ from torch_install import TorchInstall
 
 COMMON = ["-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
 # Never -ffast-math: NaN and infinity must survive.  What is left out here is errno, traps and unfused products.
-KERNEL = ["-O3", "-std=c++17", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+CPU = ["-O3", "-std=c++17", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 # The oldest stable ABI that has all that is used; one binary then loads beside every later torch.
 BORDER = ["-O2", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
 
@@ -26,12 +26,12 @@ class NinjaFile:
     edges: list[str] = field(default_factory=list)
     objects: list[str] = field(default_factory=list)
 
-    def add_kernels(self, levels: dict[str, tuple[int, list[str]]]) -> None:
+    def add_cpu(self, levels: dict[str, tuple[int, list[str]]]) -> None:
         """csrc/cpu/*.cpp: torch-free, once per instruction-set level."""
         for source in self._sources("csrc/cpu/*.cpp"):
             for level, (vector_bytes, flags) in levels.items():
                 defines = [f"-DNTKFAST_ISA={level}", f"-DNTKFAST_VECTOR_BYTES={vector_bytes}"]
-                self._compile("cxx", source, f"cpu.{source.stem}.{level}.o", KERNEL + defines + flags)
+                self._compile("cxx", source, f"cpu.{source.stem}.{level}.o", CPU + defines + flags)
 
     def add_border(self, torch: TorchInstall, includes: list[Path], build_info: dict[str, str]) -> None:
         """csrc/*.cpp and csrc/ops/*.cpp: the only code that sees torch and Python."""

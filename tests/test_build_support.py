@@ -225,7 +225,7 @@ class TestNinjaFile:
             (root / "csrc" / name).touch()
         torch = build_support("torch_install").TorchInstall(tmp_path / "torch", "2.13.0")
         file = build_support("ninja_file").NinjaFile(root, ["g++"], None)
-        file.add_kernels(build_support("toolchain").X86_LEVELS)
+        file.add_cpu(build_support("toolchain").X86_LEVELS)
         file.add_border(torch, [], {"NTKFAST_VERSION": "0.1.0"})
         file.add_cuda()
         return file.link("_C.so", torch)

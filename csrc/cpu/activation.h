@@ -4,5 +4,5 @@
 #include "../core/activation_jet.h"
 #include "dispatch.h"
 
-NTKFAST_KERNEL(activation_forward, core::ActivationJet)
-NTKFAST_KERNEL(activation_backward, core::ActivationJet)
+NTKFAST_CPU_OP(activation_forward, core::ActivationJet)
+NTKFAST_CPU_OP(activation_backward, core::ActivationJet)

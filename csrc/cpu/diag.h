@@ -3,4 +3,4 @@
 
 #include "dispatch.h"
 
-NTKFAST_KERNEL(diag, Sweep)
+NTKFAST_CPU_OP(diag, Sweep)

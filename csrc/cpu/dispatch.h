@@ -20,7 +20,7 @@ const char* isa_name();
 }  // namespace ntkfast
 
 #if NTKFAST_HAS_X86_LEVELS
-#define NTKFAST_KERNEL(name, Params)                             \
+#define NTKFAST_CPU_OP(name, Params)                             \
   namespace ntkfast {                                            \
   namespace base {                                               \
   template <class T>                                             \
@@ -49,7 +49,7 @@ const char* isa_name();
   }                                                              \
   }
 #else
-#define NTKFAST_KERNEL(name, Params)                             \
+#define NTKFAST_CPU_OP(name, Params)                             \
   namespace ntkfast {                                            \
   namespace base {                                               \
   template <class T>                                             \

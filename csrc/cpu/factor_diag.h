@@ -3,4 +3,4 @@
 
 #include "dispatch.h"
 
-NTKFAST_KERNEL(factor_diag, Sweep)
+NTKFAST_CPU_OP(factor_diag, Sweep)

@@ -15,4 +15,4 @@ struct Gemm {
 
 }  // namespace ntkfast
 
-NTKFAST_KERNEL(gemm, Gemm)
+NTKFAST_CPU_OP(gemm, Gemm)

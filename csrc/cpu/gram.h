@@ -16,4 +16,4 @@ struct Gram {
 
 }  // namespace ntkfast
 
-NTKFAST_KERNEL(gram, Gram)
+NTKFAST_CPU_OP(gram, Gram)

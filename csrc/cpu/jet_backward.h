@@ -3,4 +3,4 @@
 
 #include "dispatch.h"
 
-NTKFAST_KERNEL(jet_backward, Sweep)
+NTKFAST_CPU_OP(jet_backward, Sweep)

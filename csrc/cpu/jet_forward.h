@@ -3,4 +3,4 @@
 
 #include "dispatch.h"
 
-NTKFAST_KERNEL(jet_forward, Sweep)
+NTKFAST_CPU_OP(jet_forward, Sweep)

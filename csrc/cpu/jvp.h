@@ -15,4 +15,4 @@ struct Jvp {
 
 }  // namespace ntkfast
 
-NTKFAST_KERNEL(jvp, Jvp)
+NTKFAST_CPU_OP(jvp, Jvp)

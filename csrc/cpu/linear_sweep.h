@@ -18,4 +18,4 @@ struct LinearSweep {
 
 }  // namespace ntkfast
 
-NTKFAST_KERNEL(linear_sweep, LinearSweep)
+NTKFAST_CPU_OP(linear_sweep, LinearSweep)

@@ -15,4 +15,4 @@ struct Vjp {
 
 }  // namespace ntkfast
 
-NTKFAST_KERNEL(vjp, Vjp)
+NTKFAST_CPU_OP(vjp, Vjp)
