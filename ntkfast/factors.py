@@ -26,7 +26,7 @@ class Block:
     """The factors of one layer.
 
     One group: A is (C, n, n_in); D is (C, n, n_out), with k > 1 rows a point a tuple of k such tensors, one for each
-    component. Several groups: the ragged stacks (Σ C n, n_in) and (Σ C n, n_out), in the order of csrc/cpu/params.h.
+    component. Several groups: the ragged stacks (Σ C n, n_in) and (Σ C n, n_out), in the order of csrc/core/params.h.
     D belongs to the effective weights: with ``parameterization="ntk"`` the Jacobian has their scales as factors beside.
     """
 

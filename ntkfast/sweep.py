@@ -1,6 +1,6 @@
 """What a native sweep is called with: the chain and the ragged stack of groups, as flat lists.
 
-Row order is that of csrc/cpu/params.h: a group with C channels and n points owns C·n rows of A and Z, channel by
+Row order is that of csrc/core/params.h: a group with C channels and n points owns C·n rows of A and Z, channel by
 channel; component j owns C_j·n rows of D; residual rows are point-major: ``rows.view(n, k)`` is points by components.
 """
 

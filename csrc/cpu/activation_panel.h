@@ -2,7 +2,7 @@
 // In a file of their own, since they are compiled for every activation.
 #pragma once
 
-#include "params.h"
+#include "../core/params.h"
 #include "tile_product.h"
 
 namespace ntkfast {

@@ -2,7 +2,7 @@
 // called.
 #pragma once
 
-#include "params.h"
+#include "../core/params.h"
 
 #if defined(__x86_64__)
 #define NTKFAST_HAS_X86_LEVELS 1
@@ -16,6 +16,12 @@ enum class Isa : int { base = 0, avx2 = 1, avx512 = 2, amx = 3 };
 
 Isa isa();  // chosen once; NTKFAST_ISA=base|avx2|avx512|amx lowers it
 const char* isa_name();
+
+// Runs body(context, slot) for slots 0 … threads−1, concurrently.
+struct Parallel {
+  int threads;
+  void (*run)(int threads, void (*body)(void* context, int slot), void* context);
+};
 
 }  // namespace ntkfast
 

@@ -1,19 +1,7 @@
 // The Gram matrix K = J J'ᵀ of stored factors.
 #pragma once
 
+#include "../core/gram.h"
 #include "dispatch.h"
-
-namespace ntkfast {
-
-template <class T>
-struct Gram {
-  Sweep<T> x, y;             // A and D; the same when symmetric
-  bool symmetric;            // then one triangle is computed and mirrored
-  const bool* use_explicit;  // per layer: form the layer's Jacobian (chunk by chunk) instead
-  int64_t chunk;             // columns of it at a time
-  T* out;                    // (N, M), rows and columns point-major, written
-};
-
-}  // namespace ntkfast
 
 NTKFAST_CPU_OP(gram, Gram)

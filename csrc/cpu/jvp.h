@@ -1,18 +1,7 @@
 // J v from stored factors.
 #pragma once
 
+#include "../core/jvp.h"
 #include "dispatch.h"
-
-namespace ntkfast {
-
-template <class T>
-struct Jvp {
-  Sweep<T> sweep;          // A and D
-  const T* const* weight;  // per layer (n_out, n_in) of v; null where θ is not in the Jacobian
-  const T* const* bias;    // per layer (n_out) of v
-  double* out;             // (N)
-};
-
-}  // namespace ntkfast
 
 NTKFAST_CPU_OP(jvp, Jvp)

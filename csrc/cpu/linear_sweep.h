@@ -2,20 +2,7 @@
 // matrix and their factors, all in one sweep: the seeds are known beforehand, so that nothing waits for the outputs.
 #pragma once
 
+#include "../core/linear_sweep.h"
 #include "dispatch.h"
-
-namespace ntkfast {
-
-template <class T>
-struct LinearSweep {
-  Sweep<T> sweep;    // points and seeds; diag, A and D may be null
-  const T* offset;   // (N) or null: zero
-  const T* pull;     // (N) or null: zero
-  T* residual;       // (N), written
-  T* const* weight;  // per layer (n_out, n_in), written; null where θ is not in the Jacobian
-  T* const* bias;    // per layer (n_out)
-};
-
-}  // namespace ntkfast
 
 NTKFAST_CPU_OP(linear_sweep, LinearSweep)

@@ -5,8 +5,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "dispatch.h"
 #include "matrix_tiles.h"
-#include "params.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {

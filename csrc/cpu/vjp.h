@@ -1,18 +1,7 @@
 // Jᵀx from stored factors, layer by layer.
 #pragma once
 
+#include "../core/vjp.h"
 #include "dispatch.h"
-
-namespace ntkfast {
-
-template <class T>
-struct Vjp {
-  Sweep<T> sweep;    // A and D
-  const T* x;        // (N)
-  T* const* weight;  // per layer (n_out, n_in), written; null where θ is not in the Jacobian
-  T* const* bias;    // per layer (n_out)
-};
-
-}  // namespace ntkfast
 
 NTKFAST_CPU_OP(vjp, Vjp)

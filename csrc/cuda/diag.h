@@ -2,7 +2,7 @@
 // a time, whose stacks lie in a workspace; of a small network (small_sweep.h) one launch without any.
 #pragma once
 
-#include "../cpu/params.h"
+#include "../core/params.h"
 
 namespace ntkfast::cuda {
 

@@ -1,7 +1,7 @@
 // The diagonal of the Gram matrix by layers, from stored factors, on a CUDA device.
 #pragma once
 
-#include "../cpu/params.h"
+#include "../core/params.h"
 
 namespace ntkfast::cuda {
 

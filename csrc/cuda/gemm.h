@@ -1,7 +1,7 @@
 // C = A B on a CUDA device, by the tile that all sweeps are made of (tile.cuh).
 #pragma once
 
-#include "../cpu/gemm.h"
+#include "../core/gemm.h"
 
 namespace ntkfast::cuda {
 

@@ -1,7 +1,7 @@
 // The Gram matrix K = J J'ᵀ of stored factors on a CUDA device.
 #pragma once
 
-#include "../cpu/gram.h"
+#include "../core/gram.h"
 
 namespace ntkfast::cuda {
 

@@ -1,7 +1,7 @@
 // Columns of the Jacobian of stored factors on a CUDA device, for the layers whose part of K is the plain product J J'ᵀ.
 #pragma once
 
-#include "../cpu/params.h"
+#include "../core/params.h"
 
 namespace ntkfast::cuda {
 

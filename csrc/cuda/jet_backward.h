@@ -2,7 +2,7 @@
 // first layer whose parameters the Jacobian contains. Components have at most kMaxTableChannels channels (limits.h).
 #pragma once
 
-#include "../cpu/params.h"
+#include "../core/params.h"
 
 namespace ntkfast::cuda {
 

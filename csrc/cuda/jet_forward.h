@@ -2,7 +2,7 @@
 // them. All pointers but those of the structs themselves are the device's.
 #pragma once
 
-#include "../cpu/params.h"
+#include "../core/params.h"
 
 namespace ntkfast::cuda {
 

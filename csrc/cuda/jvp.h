@@ -1,7 +1,7 @@
 // J v from stored factors on a CUDA device.
 #pragma once
 
-#include "../cpu/jvp.h"
+#include "../core/jvp.h"
 
 namespace ntkfast::cuda {
 

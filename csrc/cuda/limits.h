@@ -3,7 +3,7 @@
 // over several. A single component must fit.
 #pragma once
 
-#include "../cpu/params.h"
+#include "../core/params.h"
 
 namespace ntkfast::cuda {
 

@@ -2,7 +2,7 @@
 // factors. Stacks that are not asked for lie in a workspace.
 #pragma once
 
-#include "../cpu/linear_sweep.h"
+#include "../core/linear_sweep.h"
 
 namespace ntkfast::cuda {
 

@@ -3,7 +3,7 @@
 // most kSmallWidth wide on either side, whose tile fits the shared memory of the device that is current.
 #pragma once
 
-#include "../cpu/params.h"
+#include "../core/params.h"
 
 namespace ntkfast::cuda {
 

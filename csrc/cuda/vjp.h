@@ -1,7 +1,7 @@
 // Jᵀx from stored factors on a CUDA device.
 #pragma once
 
-#include "../cpu/vjp.h"
+#include "../core/vjp.h"
 
 namespace ntkfast::cuda {
 

@@ -1,4 +1,4 @@
-// From the arguments that every sweep operator shares to the plain structs of csrc/cpu.
+// From the arguments that every sweep operator shares to the plain structs of csrc/core/params.h.
 //
 //   parameters   W_0, b_0, W_1, b_1, …; an empty tensor where a layer has no bias
 //   activations  one code of core::Activation a layer
@@ -10,7 +10,8 @@
 
 #include <vector>
 
-#include "../cpu/params.h"
+#include "../core/params.h"
+#include "../cpu/dispatch.h"
 #include "checks.h"
 
 namespace ntkfast {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../../csrc/cpu/params.h"
+#include "../../csrc/core/params.h"
 
 namespace cuda_host {
 

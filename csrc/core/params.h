@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "../core/activation.h"
+#include "activation.h"
 
 namespace ntkfast {
 
@@ -68,12 +68,6 @@ struct Sweep {
   T* const* D;             // per layer (cotangent_rows, n_out)
   T* out;                  // (rows, n_out of the last layer): output channels
   double* diag;            // (layers, residual_rows)
-};
-
-// Runs body(context, slot) for slots 0 … threads−1, concurrently.
-struct Parallel {
-  int threads;
-  void (*run)(int threads, void (*body)(void* context, int slot), void* context);
 };
 
 }  // namespace ntkfast
