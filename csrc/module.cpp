@@ -34,5 +34,5 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_architectures") = split(NTKFAST_CUDA_ARCHITECTURES);
   m.def(
       "isa", [] { return std::string(ntkfast::isa_name()); },
-      "The instruction-set level in use: \"base\", \"avx2\" or \"avx512\".");
+      "The instruction-set level in use: \"base\", \"avx2\", \"avx512\" or \"amx\".");
 }

@@ -26,6 +26,8 @@ struct Layer {
   T weight_jacobian, bias_jacobian;  // the same scales for θ that the Jacobian contains, else 0
 };
 
+enum class Pass { forward, backward };  // of a sweep
+
 struct Component {
   int64_t row;         // first row in the D stacks
   int channels;        // C_j = 1 + directions + collapsed

@@ -10,10 +10,10 @@ namespace {
 // Tile-local memory of one slot: two A and two D stacks that alternate from layer to layer, one Z stack a layer, the
 // inner products of every A and of the current D.
 template <class T>
-struct Slot {
-  int64_t scratch, A, D, Z, a_products, d_products, total;
+struct DiagLayout : SlotLayout {
+  int64_t scratch, A[2], D[2], Z, a_products, d_products;
 
-  Slot(const Sweep<T>& sweep, int64_t rows, int64_t points, int max_channels) {
+  DiagLayout(const Sweep<T>& sweep, int64_t rows, int64_t points, int max_channels) {
     int64_t n_in = 1, n_out = 1, z = 0;
     for (int l = 0; l < sweep.layers; ++l) {
       const Layer<T>& layer = sweep.layer[l];
@@ -21,19 +21,18 @@ struct Slot {
       n_out = padded<T>(layer.n_out) > n_out ? padded<T>(layer.n_out) : n_out;
       z += layer.keeps_stash ? padded<T>(layer.n_out) : 0;
     }
-    scratch = 0;
-    A = scratch + scratch_size(sweep, rows);  // every part is a multiple of a cache line
-    D = A + 2 * rows * (n_in > n_out ? n_in : n_out);
-    Z = D + 2 * rows * n_out;
-    a_products = Z + rows * z;
-    d_products = a_products + sweep.layers * points * pairs_of(max_channels);
-    total = (d_products + points * pairs_of(max_channels) + 15) / 16 * 16;
+    scratch = take(scratch_size(sweep, rows));
+    for (int64_t& a : A) a = take(rows * (n_in > n_out ? n_in : n_out));
+    for (int64_t& d : D) d = take(rows * n_out);
+    Z = take(rows * z);
+    a_products = take(sweep.layers * points * pairs_of(max_channels));
+    d_products = take(points * pairs_of(max_channels));
   }
 };
 
 template <class T>
 void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first,
-               const Tile<T>& tile, const Slot<T>& slot, T* memory, Stack<T>* views) {
+               const Tile<T>& tile, const DiagLayout<T>& slot, T* memory, Stack<T>* views) {
   const int L = sweep.layers, channels = tile.channels(), a_pairs = pairs_of(channels);
   const Group<T>& group = *tile.group;
   const TileStacks<T> stacks{views, views + L + 1, views + 2 * L + 1};
@@ -41,29 +40,30 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   T* z = memory + slot.Z;
   for (int l = 0; l < L; ++l) {
     const int64_t n_in = sweep.layer[l].n_in, n_out = sweep.layer[l].n_out;
-    stacks.A[l] = local_stack(memory + slot.A + (l % 2) * (slot.D - slot.A) / 2, tile.count, n_in);
-    stacks.D[l] = local_stack(memory + slot.D + (l % 2) * (slot.Z - slot.D) / 2, tile.count, n_out);
+    stacks.A[l] = local_stack(memory + slot.A[l % 2], tile.count, n_in);
+    stacks.D[l] = local_stack(memory + slot.D[l % 2], tile.count, n_out);
     const bool stash = sweep.layer[l].keeps_stash;
     stacks.Z[l] = local_stack(stash ? z : nullptr, tile.count, n_out);
     z += stash ? rows * padded<T>(n_out) : 0;
   }
   const int64_t o = sweep.layer[L - 1].n_out;
-  stacks.A[L] = local_stack(memory + slot.A + (L % 2) * (slot.D - slot.A) / 2, tile.count, o);
+  stacks.A[L] = local_stack(memory + slot.A[L % 2], tile.count, o);
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
   // The seeds are given: the outputs matter only if an activation has to be pulled back through.
   const int needed = sweep.layer[L - 1].keeps_stash ? L : L - 1;
   const auto nothing = [](int) {};
-  forward_tile(sweep, needed, forward, tile, stacks, memory, nothing, [&](int l, Points points) {
+  forward_tile(sweep, needed, forward, tile, stacks, memory + slot.scratch, nothing, [&](int l, Points points) {
     if (l >= first && l < L) inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
-    backward_tile(sweep, backward, tile, component, first, stacks, memory, nothing, [&](int l, Points points) {
-      T* products = memory + slot.d_products;
-      inner_products(component.channels, points, stacks.D[l], sweep.layer[l].n_out, products);
-      double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-      contract_diag(sweep.layer[l], component, points, a_products(l), a_pairs, products, to, group.components);
-    });
+    backward_tile(
+        sweep, backward, tile, component, first, stacks, memory + slot.scratch, nothing, [&](int l, Points points) {
+          T* products = memory + slot.d_products;
+          inner_products(component.channels, points, stacks.D[l], sweep.layer[l].n_out, products);
+          double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
+          contract_diag(sweep.layer[l], component, points, a_products(l), a_pairs, products, to, group.components);
+        });
   }
 }
 
@@ -73,9 +73,9 @@ template <class T>
 void diag(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
   const int first = sweep.first_active, L = sweep.layers;
-  const PackedWeights<T> forward(sweep, Direction::forward, 0), backward(sweep, Direction::backward, first + 1);
+  const PackedWeights<T> forward(sweep, Pass::forward, 0), backward(sweep, Pass::backward, first + 1);
   pack(parallel, forward, backward);
-  const Slot<T> slot(sweep, tiling.max_rows(), tiling.max_points(), max_channels(sweep));
+  const DiagLayout<T> slot(sweep, tiling.max_rows(), tiling.max_points(), max_channels(sweep));
   const Buffer<T> memory(parallel.threads * slot.total);
   const Buffer<Stack<T>> views(parallel.threads * (3 * L + 1));
   for (int64_t i = 0; i < first * sweep.residual_rows; ++i) sweep.diag[i] = 0;

@@ -99,9 +99,9 @@ struct Chunk {
 
 // The work that is done on K between reading and writing it.
 template <class T>
-class Pass {
+class GramPass {
  public:
-  Pass(const Gram<T>& p, const Side<T>& x, const Side<T>& y) : p_(p), x_(x), y_(y), left_(p, x) {
+  GramPass(const Gram<T>& p, const Side<T>& x, const Side<T>& y) : p_(p), x_(x), y_(y), left_(p, x) {
     for (int l = 0; l < p.x.layers; ++l) {
       if (!is_structured(p, l)) continue;
       const int64_t a = y.channels * channel_size<T>(p.x.layer[l].n_in);
@@ -262,7 +262,7 @@ class Pass {
 template <class T>
 void gram(const Gram<T>& p, const Parallel& parallel) {
   const Side<T> x(p.x), y(p.y);
-  const Pass<T> pass(p, x, y);
+  const GramPass<T> pass(p, x, y);
   const int64_t columns = explicit_columns(p), most = columns < p.chunk ? columns : p.chunk;
   const Buffer<T> jx(x.rows * most), jy(p.symmetric ? 0 : y.rows * most);
   int64_t from = 0;

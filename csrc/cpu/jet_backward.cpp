@@ -9,7 +9,7 @@ template <class T>
 void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
   const int first = sweep.first_active, L = sweep.layers;
-  const PackedWeights<T> weights(sweep, Direction::backward, first + 1);
+  const PackedWeights<T> weights(sweep, Pass::backward, first + 1);
   pack(parallel, weights);
   const int64_t scratch = scratch_size(sweep, tiling.max_rows()),
                 stack_size = tiling.max_rows() * padded<T>(widest(sweep));

@@ -8,7 +8,7 @@ namespace NTKFAST_ISA {
 template <class T>
 void jet_forward(const Sweep<T>& sweep, const Parallel& parallel) {
   const Tiling<T> tiling(sweep, parallel.threads);
-  const PackedWeights<T> weights(sweep, Direction::forward, 0);
+  const PackedWeights<T> weights(sweep, Pass::forward, 0);
   pack(parallel, weights);
   const bool keep = sweep.A != nullptr;
   const int L = sweep.layers;

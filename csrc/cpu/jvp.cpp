@@ -68,7 +68,7 @@ void jvp(const Jvp<T>& p, const Parallel& parallel) {
   fill_tangents(p, layers.get());
   Sweep<T> tangent_chain = p.sweep;
   tangent_chain.layer = layers.get();
-  const PackedWeights<T> tangents(tangent_chain, Direction::forward, 0);
+  const PackedWeights<T> tangents(tangent_chain, Pass::forward, 0);
   pack(parallel, tangents);
   const Tiling<T> tiling(p.sweep, parallel.threads);
   const int64_t scratch = scratch_size(p.sweep, tiling.max_rows());

@@ -32,9 +32,9 @@ int64_t tile_rows(const LinearSweep<T>& p) {
 // Where everything of one slot stands in its memory: the stacks of a tile, and the slot's sums. The weight sums of a
 // layer are panels (panels, n_out, kPanel).
 template <class T>
-class Slot {
+class LinearLayout : public SlotLayout {
  public:
-  Slot(const LinearSweep<T>& p, const Tiling<T>& tiling)
+  LinearLayout(const LinearSweep<T>& p, const Tiling<T>& tiling)
       : A(p.sweep.layers + 1), Z(p.sweep.layers), weight(p.sweep.layers), bias(p.sweep.layers) {
     const Sweep<T>& sweep = p.sweep;
     const int L = sweep.layers, channels = max_channels(sweep);
@@ -77,15 +77,8 @@ class Slot {
     return stacks;
   }
 
-  int64_t scratch, D[2], inputs, row, factor, cotangents, pulled, a_products, d_products, sums, total = 0;
+  int64_t scratch, D[2], inputs, row, factor, cotangents, pulled, a_products, d_products, sums;
   Buffer<int64_t> A, Z, weight, bias;
-
- private:
-  int64_t take(int64_t count) {  // whole cache lines
-    const int64_t first = total;
-    total += ceil_div(count, 16) * 16;
-    return first;
-  }
 };
 
 // r and x of one component, the latter (count).
@@ -157,7 +150,7 @@ void add_bias_gradient(int64_t count, Stack<T> D, int64_t n_out, const T* x, T* 
 
 template <class T>
 void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first,
-                const Tile<T>& tile, const Slot<T>& slot, T* memory, Stack<T>* views) {
+                const Tile<T>& tile, const LinearLayout<T>& slot, T* memory, Stack<T>* views) {
   const Sweep<T>& sweep = p.sweep;
   const int L = sweep.layers, channels = tile.channels(), a_pairs = pairs_of(channels);
   const Group<T>& group = *tile.group;
@@ -203,7 +196,7 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
 
 // Row m of a layer's gradients: the sums of all slots, in order.
 template <class T>
-void add_up(const LinearSweep<T>& p, const Slot<T>& slot, const T* memory, int slots, int l, int64_t m) {
+void add_up(const LinearSweep<T>& p, const LinearLayout<T>& slot, const T* memory, int slots, int l, int64_t m) {
   const Layer<T>& layer = p.sweep.layer[l];
   for (int64_t k = 0; p.weight[l] != nullptr && k < layer.n_in; k += kLanes<T>) {
     const T* from = memory + slot.weight.get()[l] + (k / kPanel<T> * layer.n_out + m) * kPanel<T> + k % kPanel<T>;
@@ -226,9 +219,9 @@ void linear_sweep(const LinearSweep<T>& p, const Parallel& parallel) {
   const Sweep<T>& sweep = p.sweep;
   const Tiling<T> tiling(sweep, parallel.threads, tile_rows(p));
   const int first = sweep.first_active, L = sweep.layers, slots = parallel.threads;
-  const PackedWeights<T> forward(sweep, Direction::forward, 0), backward(sweep, Direction::backward, first + 1);
+  const PackedWeights<T> forward(sweep, Pass::forward, 0), backward(sweep, Pass::backward, first + 1);
   pack(parallel, forward, backward);
-  const Slot<T> slot(p, tiling);
+  const LinearLayout<T> slot(p, tiling);
   const Buffer<T> memory(slots * slot.total);
   const Buffer<Stack<T>> views(slots * (3 * L + 1));
   for (int64_t i = 0; sweep.diag != nullptr && i < first * sweep.residual_rows; ++i) sweep.diag[i] = 0;
@@ -243,8 +236,7 @@ void linear_sweep(const LinearSweep<T>& p, const Parallel& parallel) {
   start.get()[0] = 0;
   for (int l = 0; l < L; ++l) start.get()[l + 1] = start.get()[l] + ceil_div(sweep.layer[l].n_out, kRows);
   for_each_task(parallel, start.get()[L], [&](int64_t task, int) {
-    int l = 0;
-    while (task >= start.get()[l + 1]) ++l;
+    const int l = part_of_task(start.get(), task);
     const int64_t from = (task - start.get()[l]) * kRows;
     const int64_t to = from + kRows < sweep.layer[l].n_out ? from + kRows : sweep.layer[l].n_out;
     for (int64_t m = from; m < to; ++m) add_up(p, slot, memory.get(), slots, l, m);

@@ -12,6 +12,13 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
+// Tasks may be numbered through several parts: part p has those from start[p] to start[p + 1] − 1.
+inline int part_of_task(const int64_t* start, int64_t task) {
+  int part = 0;
+  while (task >= start[part + 1]) ++part;
+  return part;
+}
+
 template <class Body>
 void for_each_task(const Parallel& parallel, int64_t tasks, const Body& body) {
   struct Context {

@@ -23,7 +23,7 @@ struct TileStacks {
   Stack<T>* D;
 };
 
-// Largest tile of a group: about `budget` rows, cut so that the tiles of a group are nearly equal and occupy every
+// Largest tile of a group: about `tile_rows` rows, cut so that the tiles of a group are nearly equal and occupy every
 // thread.
 template <class T>
 int64_t tile_points(const Group<T>& group, int64_t tile_rows, int threads) {
@@ -53,6 +53,17 @@ template <class T>
 int64_t scratch_size(const Sweep<T>& sweep, int64_t rows) {
   return 2 * (rows * kPanel<T> + left_size<T>(rows, widest(sweep)));
 }
+
+// Where the parts of a slot's memory stand: one after the other, each from a cache line on.
+struct SlotLayout {
+  int64_t total = 0;
+
+  int64_t take(int64_t count) {
+    const int64_t first = total;
+    total += ceil_div(count, 16) * 16;
+    return first;
+  }
+};
 
 // The left operand of layer l's product, whose rows are those of a tile-local stack; layers take turns with the memory.
 template <class T>
@@ -217,8 +228,7 @@ class Tiling {
   int64_t max_rows() const { return max_rows_; }
   int64_t max_points() const { return max_points_; }
   Tile<T> tile(int64_t task) const {
-    int g = 0;
-    while (task >= start_.get()[g + 1]) ++g;
+    const int g = part_of_task(start_.get(), task);
     const int64_t first = (task - start_.get()[g]) * size_.get()[g], left = sweep_.group[g].n - first;
     return {&sweep_.group[g], first, left < size_.get()[g] ? left : size_.get()[g]};
   }

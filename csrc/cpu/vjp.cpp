@@ -48,14 +48,14 @@ void fill_row_map(const Vjp<T>& p, RowMap<T>& map) {
   }
 }
 
-// Cuts a band into strips of nearly equal height: strip s has its first row at `first`.
-struct Strip {
+// Features first … first + height − 1 of those that a layer's bands divide into nearly equal parts.
+struct Band {
   int64_t first, height;
 };
 
-inline Strip strip_of(int64_t s, int64_t strips, int64_t height) {
-  const int64_t even = height / strips, rest = height % strips;
-  return {s * even + (s < rest ? s : rest), even + (s < rest)};
+inline Band band_of(int64_t b, int64_t bands, int64_t features) {
+  const int64_t even = features / bands, rest = features % bands;
+  return {b * even + (b < rest ? b : rest), even + (b < rest)};
 }
 
 // Memory of a band: its sums, the cotangents of a block of rows, transposed and split where the product asks for it,
@@ -66,11 +66,11 @@ int64_t band_size(const Layer<T>& layer, int64_t height) {
   return sums + kRowBlock * row + left_size<T>(height, kRowBlock) + packed_size<T>(kPanel<T>, kRowBlock);
 }
 
-// Rows band … band + height − 1 of the weight gradient.
+// A band's rows of the weight gradient.
 template <class T>
-void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int64_t height, T* memory) {
+void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, Band band, T* memory) {
   const Layer<T>& layer = p.sweep.layer[l];
-  const int64_t panels = ceil_div(layer.n_in, kPanel<T>), row = ceil_div(height, 16) * 16;
+  const int64_t height = band.height, panels = ceil_div(layer.n_in, kPanel<T>), row = ceil_div(height, 16) * 16;
   T* sums = memory;                                    // (panels, height, kPanel)
   T* cotangents = sums + panels * height * kPanel<T>;  // (depth, row)
   T* split = cotangents + kRowBlock * row;
@@ -79,7 +79,7 @@ void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int
   for (int64_t from = 0; from < map.rows; from += kRowBlock) {
     const int64_t depth = map.rows - from < kRowBlock ? map.rows - from : kRowBlock;
     for (int64_t k = 0; k < depth; ++k) {
-      const T* d = p.sweep.D[l] + map.d[from + k] * layer.n_out + band;
+      const T* d = p.sweep.D[l] + map.d[from + k] * layer.n_out + band.first;
       const T x = map.x[from + k] * layer.weight_jacobian;
       for (int64_t m = 0; m < height; ++m) cotangents[k * row + m] = x * d[m];
     }
@@ -94,7 +94,7 @@ void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, int64_t band, int
   for (int64_t m = 0; m < height; ++m)
     for (int64_t q = 0; q < panels; ++q) {
       const int64_t column = q * kPanel<T>, width = layer.n_in - column < kPanel<T> ? layer.n_in - column : kPanel<T>;
-      std::memcpy(p.weight[l] + (band + m) * layer.n_in + column, sums + (q * height + m) * kPanel<T>,
+      std::memcpy(p.weight[l] + (band.first + m) * layer.n_in + column, sums + (q * height + m) * kPanel<T>,
                   width * sizeof(T));
     }
 }
@@ -112,7 +112,7 @@ int64_t banded_features(const Layer<T>& layer) {
 
 // The weight gradient of a narrow layer for one band of its wider side; sums: (narrow side, height).
 template <class T>
-void narrow_band(const Vjp<T>& p, int l, const RowMap<T>& map, Strip band, T* sums) {
+void narrow_band(const Vjp<T>& p, int l, const RowMap<T>& map, Band band, T* sums) {
   const Layer<T>& layer = p.sweep.layer[l];
   const bool wide_inputs = layer.n_in > layer.n_out;
   const int64_t narrow = wide_inputs ? layer.n_out : layer.n_in, height = band.height;
@@ -180,13 +180,12 @@ void vjp(const Vjp<T>& p, const Parallel& parallel) {
       if (p.bias[l] != nullptr) bias_gradient(p, l, map);
       return;
     }
-    int l = 0;
-    while (task >= start.get()[l + 1]) ++l;
+    const int l = part_of_task(start.get(), task);
     const Layer<T>& layer = sweep.layer[l];
-    const Strip band = strip_of(task - start.get()[l], bands.get()[l], banded_features(layer));
+    const Band band = band_of(task - start.get()[l], bands.get()[l], banded_features(layer));
     T* sums = scratch.get() + slot * memory;
     if (is_narrow(layer)) narrow_band(p, l, map, band, sums);
-    else weight_band(p, l, map, band.first, band.height, sums);
+    else weight_band(p, l, map, band, sums);
   });
 }
 

@@ -9,40 +9,31 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-enum class Direction { forward, backward };
-
 template <class T>
-int64_t packed_weights_size(const Layer<T>& layer, Direction direction) {
-  return direction == Direction::forward ? packed_size<T>(layer.n_out, layer.n_in)
-                                         : packed_size<T>(layer.n_in, layer.n_out);
+int64_t packed_weights_size(const Layer<T>& layer, Pass pass) {
+  return pass == Pass::forward ? packed_size<T>(layer.n_out, layer.n_in) : packed_size<T>(layer.n_in, layer.n_out);
 }
 
 template <class T>
 class PackedWeights {
  public:
   // Layers below `first` are left out. Memory alone: pack() fills it.
-  PackedWeights(const Sweep<T>& sweep, Direction direction, int first)
-      : sweep_(sweep),
-        direction_(direction),
-        offset_(sweep.layers + 1),
-        start_(sweep.layers + 1),
-        data_(lay_out(first)) {}
+  PackedWeights(const Sweep<T>& sweep, Pass pass, int first)
+      : sweep_(sweep), pass_(pass), offset_(sweep.layers + 1), start_(sweep.layers + 1), data_(lay_out(first)) {}
 
   T* panel(int layer, int64_t p) const {
     const Layer<T>& of = sweep_.layer[layer];
-    return data_.get() + offset_.get()[layer] +
-           p * panel_size<T>(direction_ == Direction::forward ? of.n_in : of.n_out);
+    return data_.get() + offset_.get()[layer] + p * panel_size<T>(pass_ == Pass::forward ? of.n_in : of.n_out);
   }
   int64_t panels() const { return start_.get()[sweep_.layers]; }
 
   void pack_panel(int64_t task) const {
-    int l = 0;
-    while (task >= start_.get()[l + 1]) ++l;
+    const int l = part_of_task(start_.get(), task);
     const Layer<T>& layer = sweep_.layer[l];
     const int64_t p = task - start_.get()[l], first = p * kPanel<T>;
     const T scale = layer.weight_scale;
     const auto width = [&](int64_t columns) { return columns - first < kPanel<T> ? columns - first : kPanel<T>; };
-    if (direction_ == Direction::forward)
+    if (pass_ == Pass::forward)
       pack_rows(layer.weight + first * layer.n_in, layer.n_in, width(layer.n_out), layer.n_in, scale, panel(l, p));
     else
       pack_columns<T>([&](int64_t k) { return layer.weight + k * layer.n_in + first; }, width(layer.n_in), layer.n_out,
@@ -56,16 +47,16 @@ class PackedWeights {
     start_.get()[0] = 0;
     for (int l = 0; l < sweep_.layers; ++l) {
       const Layer<T>& layer = sweep_.layer[l];
-      const int64_t columns = direction_ == Direction::forward ? layer.n_out : layer.n_in;
+      const int64_t columns = pass_ == Pass::forward ? layer.n_out : layer.n_in;
       offset_.get()[l] = total;
-      total += l < first ? 0 : packed_weights_size(layer, direction_);
+      total += l < first ? 0 : packed_weights_size(layer, pass_);
       start_.get()[l + 1] = start_.get()[l] + (l < first ? 0 : ceil_div(columns, kPanel<T>));
     }
     return total;
   }
 
   const Sweep<T>& sweep_;
-  Direction direction_;
+  Pass pass_;
   Buffer<int64_t> offset_, start_;
   Buffer<T> data_;
 };
