@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cuda_toolkit import CudaToolkit
-from torch_install import TorchInstall
+from torch_install import OLDEST, TorchInstall
 
 COMMON = ["-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
 # Never -ffast-math: NaN and infinity must survive.  What is left out here is errno, traps and unfused products.
-CPU = ["-O3", "-std=c++17", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-# The oldest stable ABI that has all that is used; one binary then loads beside every later torch.
-BORDER = ["-O2", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+CPU = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+# The stable ABI of the oldest torch that is asked for; one binary then loads beside every later one.
+BORDER = ["-O2", "-std=c++20", f"-DTORCH_TARGET_VERSION=0x{OLDEST[0]:02x}{OLDEST[1]:02x}000000000000"]
 
 
 @dataclass

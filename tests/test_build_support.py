@@ -236,6 +236,10 @@ class TestNinjaFile:
         assert sorted(objects) == sorted([*levels, "ops.thing.o", "csrc.module.o"])
         assert re.search(r"^build _C.so: link (.+)$", text, flags=re.MULTILINE)[1].split() == objects
 
+    def test_targets_the_oldest_torch_that_is_asked_for(self, build_support, text):
+        assert build_support("torch_install").REQUIREMENT == "torch>=2.11"
+        assert "-DTORCH_TARGET_VERSION=0x020b000000000000" in text
+
     def test_no_fast_math(self, text):
         assert "fast-math" not in text
 

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from levels import HEADERS, NO_X86
+from levels import HEADERS, NO_X86, definitions
 
 SOURCES = [*sorted(HEADERS.glob("*.cpp")), HEADERS.parent / "dispatch.cpp"]
 
@@ -18,7 +18,7 @@ SOURCES = [*sorted(HEADERS.glob("*.cpp")), HEADERS.parent / "dispatch.cpp"]
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_compiles(source: Path) -> None:
-    level = ["-DNTKFAST_ISA=base", "-DNTKFAST_VECTOR_BYTES=16"]
-    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Werror", "-Wno-psabi", *level, *NO_X86, str(source)]
+    flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Werror", "-Wno-psabi", *definitions("base"), *NO_X86]
+    command = ["g++", *flags, str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from levels import HEADERS
+from levels import HEADERS, definitions
 
 OWN = re.compile(r"\bntkfast::base::|__vector\(")  # the level's namespace, lambdas and vectors
 
@@ -18,8 +18,8 @@ OWN = re.compile(r"\bntkfast::base::|__vector\(")  # the level's namespace, lamb
 def test_no_function_is_shared_by_levels(source: Path, tmp_path: Path) -> None:
     """Of weak functions the linker takes any copy. Without optimization, as inlining would hide some of them."""
     made = tmp_path / "object.o"
-    level = ["-DNTKFAST_ISA=base", "-DNTKFAST_VECTOR_BYTES=16"]
-    subprocess.run(["g++", "-std=c++17", "-O0", "-Wno-psabi", *level, "-c", str(source), "-o", str(made)], check=True)
+    command = ["g++", "-std=c++17", "-O0", "-Wno-psabi", *definitions("base"), "-c", str(source), "-o", str(made)]
+    subprocess.run(command, check=True)
     command = ["nm", "-C", "--defined-only", "--format=posix", str(made)]  # name, type, value, size
     symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert any("ntkfast::base::" in line for line in symbols)
