@@ -19,11 +19,11 @@ struct Layer {
   const T* bias;    // (n_out) or null
   int64_t n_in, n_out;
   core::Activation activation;  // follows the linear map
-  bool keeps_stash;             // whether the pull-back asks for its Z: all but a last layer without activation
-  bool active;                  // whether the Jacobian contains any of its parameters
   core::ActivationParams<T> activation_params;
   T weight_scale, bias_scale;        // effective weight = scale · weight
   T weight_jacobian, bias_jacobian;  // the same scales for θ that the Jacobian contains, else 0
+  bool keeps_stash;                  // whether the pull-back asks for its Z: all but a last layer without activation
+  bool active;                       // whether the Jacobian contains any of its parameters
 };
 
 enum class Pass { forward, backward };  // of a sweep

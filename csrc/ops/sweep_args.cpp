@@ -47,13 +47,13 @@ SweepArgs<T>::SweepArgs(const char* op, const Tensors& parameters, const Ints& a
                        n_in,
                        n_out,
                        activation,
-                       l + 1 < L || activation != core::Activation::identity,
-                       T(c[2]) != T(0) || bias_jacobian != T(0),
                        {T(c[4]), T(c[5])},
                        T(c[0]),
                        T(c[1]),
                        T(c[2]),
-                       bias_jacobian});
+                       bias_jacobian,
+                       l + 1 < L || activation != core::Activation::identity,
+                       T(c[2]) != T(0) || bias_jacobian != T(0)});
   }
   for (std::size_t at = 0; at < groups.size();) add_group(groups, at);
   double features = 1;

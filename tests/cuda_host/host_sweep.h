@@ -41,13 +41,13 @@ class HostSweep {
                          chain.widths[l],
                          chain.widths[l + 1],
                          activation,
-                         l + 1 < chain.layers || activation != ntkfast::core::Activation::identity,
-                         T(c[2]) != T(0) || bias_jacobian != T(0),
                          {T(c[4]), T(c[5])},
                          T(c[0]),
                          T(c[1]),
                          T(c[2]),
-                         bias_jacobian});
+                         bias_jacobian,
+                         l + 1 < chain.layers || activation != ntkfast::core::Activation::identity,
+                         T(c[2]) != T(0) || bias_jacobian != T(0)});
     }
     sweep.layers = chain.layers;
     sweep.layer = layers_.data();
