@@ -7,12 +7,10 @@ from torch.autograd.graph import increment_version
 
 from .chain import Chain
 from .contraction import contract, paths
-from .memory import digit_bytes, factor_bytes, gram_bytes, panel_bytes, streaming_bytes
+from .memory import FACTOR_BYTES, digit_bytes, factor_bytes, gram_bytes, panel_bytes, streaming_bytes
 from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs
-
-_FACTOR_BYTES = 2**30  # without a budget, factors beyond this are made piece by piece
 
 
 def assemble(
@@ -43,18 +41,19 @@ def assemble(
     shape = (x.residual_rows // summed, (x if y is None else y).residual_rows // summed)
     like = args.parameters[0]
     K = like.new_empty(shape) if out is None else _check_out(out, shape, like)
-    chosen, limit = paths(chain, x, y, method), budget or _FACTOR_BYTES
-    sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
-    whole = K.nbytes * summed**2 if summed > 1 else 0
+    chosen = paths(chain, x, y, method)
     # A part of the budget each for the Jacobians of explicit layers, of rows and of columns, at a time.
     formed = None if budget is None else budget // 8
-    if sum(sizes) + digit_bytes(chain, x, chosen) + whole <= limit - (2 * (formed or 0) if any(chosen) else 0):
+    beside = streaming_bytes(chain, x, 128) + panel_bytes(chain, x) + (2 * (formed or 0) if any(chosen) else 0)
+    sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
+    whole = K.nbytes * summed**2 if summed > 1 else 0
+    if not K.numel() or sum(sizes) + digit_bytes(chain, x, chosen) + whole + beside <= (budget or FACTOR_BYTES):
         with scratch("x", sizes[0]) as own, scratch("y", sizes[1]) as others:
             f = sweep(chain, args, x, own)
             target = like.new_empty(x.residual_rows, shape[1] * summed) if summed > 1 else K
             contract(f, f if y is None else sweep(chain, args, y, others), target, chosen, formed)
         return K.copy_(_summed(target, summed)) if summed > 1 else K
-    points = _points_at_once(chain, x, y, chosen, limit)
+    points = _points_at_once(chain, x, y, chosen, budget or FACTOR_BYTES, beside)
     left = list(chunks(chain, args, x, points))
     right = left if y is None else list(chunks(chain, args, y, points))
     for i, (row, piece, seeds) in enumerate(left):
@@ -74,12 +73,13 @@ def assemble(
     return K
 
 
-def _points_at_once(chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: list[int], budget: int) -> int:
-    """How many points of either side fit a budget."""
+def _points_at_once(
+    chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: list[int], budget: int, beside: int
+) -> int:
+    """How many points of either side fit a budget, of which `beside` bytes are taken."""
     least = gram_bytes(chain, x, y, explicit, 1)
     if least > budget:
         raise ValueError(f"memory: expected at least {least} bytes for the factors of this network, got {budget}")
-    beside = streaming_bytes(chain, x, 128) + panel_bytes(chain, x) + (budget // 4 if any(explicit) else 0)
     room = max(least, budget - beside)
     points = max(*x.sizes, *(x if y is None else y).sizes)
     while points > 1 and (needed := gram_bytes(chain, x, y, explicit, points)) > room:

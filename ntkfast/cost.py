@@ -138,8 +138,10 @@ def sweep_cost(n_in: int, n_out: int, channels: int, n: int) -> int:
     return n * channels * n_in * n_out
 
 
-def factor_entries(n_in: int, n_out: int, channels: int, n: int, cotangents: int | None = None) -> int:
-    """Return the numbers that a layer's factors hold: n (C n_in + C' n_out).
+def factor_entries(
+    n_in: int, n_out: int, channels: int, n: int, cotangents: int | None = None, stash: bool = False
+) -> int:
+    """Return the numbers that a layer's factors hold: n (C n_in + C' n_out), and n C n_out of its stash.
 
     Args:
         n_in: inputs of the layer.
@@ -147,6 +149,7 @@ def factor_entries(n_in: int, n_out: int, channels: int, n: int, cotangents: int
         channels: C, those of the inputs: every component shares them.
         n: points.
         cotangents: C', those of all components together; None: C, as of one component that needs all channels.
+        stash: whether Z is kept too, as for residuals that are not linear.
 
     Returns:
         How many.
@@ -156,4 +159,4 @@ def factor_entries(n_in: int, n_out: int, channels: int, n: int, cotangents: int
         >>> factor_entries(500, 500, channels=4, n=300)
         1200000
     """
-    return n * (channels * n_in + (channels if cotangents is None else cotangents) * n_out)
+    return n * (channels * n_in + ((channels if cotangents is None else cotangents) + stash * channels) * n_out)

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from .chain import Chain, chain_of
 from .contraction import contract
-from .memory import factor_bytes, parse_memory
+from .memory import FACTOR_BYTES, factor_bytes, parse_memory
 from .precision import cast_groups, cast_network
 from .residual import Residual, value
 from .snapshot import Snapshot, Workspace, sweep
 from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs, as_groups, chain_args, group_args, lone
 
-_FACTOR_BYTES = 2**30  # without a budget
 _TILE_POINTS = 256
 
 
@@ -65,7 +64,7 @@ def kernel_drift(
     now, then = (side.chain.widths for side in sides)
     if now != then:
         raise ValueError(f"kernel_drift: expected networks of the same sizes, got {now} and {then}")
-    budget = parse_memory(memory) or _FACTOR_BYTES
+    budget = parse_memory(memory) or FACTOR_BYTES
     change = size = 0.0
     for now, then, weight in _tiles(sides, budget):
         change += weight * float((now - then).square().sum())

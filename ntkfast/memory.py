@@ -17,6 +17,7 @@ from .tiles import digit_row, split_row
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
 _SUMS_BYTES = 2**17  # 32 strips of 32 × 128 bytes
+FACTOR_BYTES = 2**30  # without a budget
 LEAST_COLUMNS = 32  # of explicit Jacobians at a time
 
 
@@ -58,9 +59,8 @@ def factor_bytes(chain: Chain, groups: GroupArgs, points: int | None = None) -> 
     entries = 0
     for n, recording in zip(groups.sizes, groups.recordings, strict=True):
         spec, rows = recording.spec, n if points is None else min(n, points)
-        sizes = (spec.n_channels, rows, sum(spec.n_cotangents))
+        sizes = (spec.n_channels, rows, sum(spec.n_cotangents), stash)
         entries += sum(factor_entries(*widths, *sizes) for widths in pairwise(chain.widths))
-        entries += rows * spec.n_channels * sum(chain.widths[1:]) if stash else 0
         entries += rows * _evaluated(recording, chain)
     return chain.dtype.itemsize * entries
 
@@ -123,10 +123,8 @@ def point_bytes(chain: Chain, groups: GroupArgs) -> int:
     item, most = chain.dtype.itemsize, 1
     for recording in groups.recordings:
         spec = recording.spec
-        channels = spec.n_channels * (2 * chain.widths[-1] + 1) + chain.widths[0]
-        most = max(
-            most, item * (channels + _evaluated(recording, chain)) + 8 * len(chain.layers) * len(spec.components)
-        )
+        numbers = spec.n_channels * (2 * chain.widths[-1] + 1) + chain.widths[0] + _evaluated(recording, chain)
+        most = max(most, item * numbers + 8 * len(chain.layers) * len(spec.components))
     return most
 
 

@@ -209,12 +209,11 @@ def _planned(chain: Chain, parts: list[_Part]) -> Plan:
     rows, channel_rows = sum(n for _, n in components), sum(c * n for c, n in components)
     paths = gram_paths(chain.widths, mean_channels(channel_rows, rows), rows, depth=gram_depth(chain))
     layers = []
-    entries, trained_numbers, linear = 0, 0, all(part.linear for part in parts)
+    entries, trained_numbers, stash = 0, 0, not all(part.linear for part in parts)
     size = chain.layers[0].weight.element_size()
     for layer, path, (weight, bias) in zip(chain.layers, paths, select(chain), strict=True):
         n_out, n_in = layer.weight.shape
-        entries += sum(factor_entries(n_in, n_out, p.sweep_channels, p.n, sum(p.channels)) for p in parts)
-        entries += 0 if linear else sum(p.n * p.sweep_channels * n_out for p in parts)  # Z
+        entries += sum(factor_entries(n_in, n_out, p.sweep_channels, p.n, sum(p.channels), stash) for p in parts)
         trained_numbers += weight * n_in * n_out + bias * n_out
         trained = ", ".join(name for name, used in (("weight", weight), ("bias", bias)) if used) or "frozen"
         layers.append(

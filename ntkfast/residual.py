@@ -310,10 +310,9 @@ def check_finite(owner: str, points: Tensor) -> None:
 
 def _unbound(fn: Any) -> tuple[Any, dict[str, Any]]:
     """The function that was decorated, and what it has been bound to since."""
-    coefficients: dict[str, Any] = {}
-    while isinstance(fn, functools.partial) and not fn.args:
-        fn, coefficients = fn.func, fn.keywords | coefficients
-    return fn, coefficients
+    if isinstance(fn, functools.partial) and not fn.args:
+        return fn.func, dict(fn.keywords)  # a partial of a partial is one of the function
+    return fn, {}
 
 
 def _named(module: str | None, path: str) -> Any:

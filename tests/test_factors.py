@@ -384,15 +384,6 @@ def test_rows_of_a_dict_of_groups_are_refused():
         ntk.value(net, {"u": (x, ntk.value)})
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_a_caller_does_to_the_diagonal_stays_there(dtype):
-    f = ntk.factors(nn.Sequential(nn.Linear(2, 1, dtype=dtype)), torch.rand(3, 2, dtype=dtype))
-    before = f.trace()
-    f.diag().mul_(2)
-    f.diag(per_block=True)["0"].mul_(2)
-    assert torch.equal(f.trace(), before)
-
-
 def test_grams_of_factors_that_do_not_fit_are_refused():
     net, x = nn.Sequential(nn.Linear(2, 1)), torch.rand(3, 2)
     f = ntk.factors(net, x)

@@ -118,3 +118,10 @@ def test_groups_of_a_sweep_are_counted_together():
         for name, group in {"a": (uniform(5), ntk.value), "b": (uniform(7), wave)}.items()
     ]
     assert factor_bytes(chain, groups) == sum(factor_bytes(chain, one) for one in alone)
+
+
+@pytest.mark.parametrize("memory", [100, "1MB", None])
+def test_of_no_groups_or_points_any_budget_is_enough(memory):
+    net, x = NARROW.net(), uniform(3)
+    assert ntk.gram(net, {}, memory=memory).shape == (0, 0)
+    assert ntk.gram(net, x[:0], wave, x, memory=memory).shape == (0, 3)

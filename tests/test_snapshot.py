@@ -119,3 +119,12 @@ def test_outputs_tell_autograd_that_they_were_written():
         ntk.gram(net, x, wave, out=out.clone().requires_grad_())
     with pytest.raises(TypeError, match="gram: expected a tensor as out, got list"):
         ntk.gram(net, x, wave, out=[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_caller_does_to_the_diagonal_stays_there(dtype):
+    f = ntk.factors(nn.Sequential(nn.Linear(2, 1, dtype=dtype)), torch.rand(3, 2, dtype=dtype))
+    before = f.trace()
+    f.diag().mul_(2)
+    f.diag(per_block=True)["0"].mul_(2)
+    assert torch.equal(f.trace(), before)
