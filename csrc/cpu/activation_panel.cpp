@@ -40,25 +40,28 @@ void for_each_vector(Columns columns, const Body& body) {
   }
 }
 
+// A write of a vector might change whatever is in memory, as far as the compiler knows: what a loop over points needs of
+// sizes and places stands in local variables.
 template <class T, core::Activation A, int kF, int kM>
 void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points points) {
   const Layer<T>& layer = *e.layer;
-  const Tile<T>& tile = *e.tile;
-  const Group<T>& group = *tile.group;
-  const Stack<T>&h = e.to, &stash = e.stash;
+  const Group<T>& group = *e.tile->group;
+  const Stack<T> h = e.to, stash = e.stash;
+  const core::ActivationParams<T> params = layer.activation_params;
   const auto F = count_of<kF>(group.directions);
   const auto M = count_of<kM>(group.collapsed);
-  const int64_t channel = tile.count * kPanel<T>;
+  const int64_t channel = e.tile->count * kPanel<T>, omega_stride = group.omega_stride;
+  const T* const omegas = group.omega + e.tile->first * omega_stride;
   for_each_vector<T>(columns, [&](auto read, auto write, int64_t v) {
     const int64_t column = columns.first + v;
     const Vec<T> bias = layer.bias ? read(layer.bias + column) * layer.bias_scale : Vec<T>{};
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T* zi = z + i * kPanel<T> + v;
       T* hi = h.data + i * h.row + column;
-      const T* omega = group.omega + (tile.first + i) * group.omega_stride;
+      const T* omega = omegas + i * omega_stride;
       const Vec<T> z0 = load<T>(zi) + bias;
-      const core::Base<Vec<T>> base = core::base<A, Elementary>(z0, layer.activation_params);
-      const core::Sigma<Vec<T>> s = core::sigma<A>(z0, base, layer.activation_params);
+      const core::Base<Vec<T>> base = core::base<A, Elementary>(z0, params);
+      const core::Sigma<Vec<T>> s = core::sigma<A>(z0, base, params);
       core::push_forward(
           s, F, M, [&](int c) { return load<T>(zi + c * channel); },
           [&](int c, Vec<T> x) { write(hi + c * h.channel, x); }, [&](int m, int k) { return omega[m * F + k]; });
@@ -70,34 +73,71 @@ void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points poin
   });
 }
 
+// Where channel c of a component stands in the stash of a point, and ω_mk of its channels in the group's.
+template <class T, int kF, int kM>
+class ChannelPlaces {
+ public:
+  explicit ChannelPlaces(const Epilogue<T>& e) {
+    const Component& component = *e.component;
+    const Group<T>& group = *e.tile->group;
+    for (int c = 0; c < 1 + kF + kM; ++c) stash_[c] = component.channel[c] * e.stash.channel;
+    for (int m = 0; m < kM; ++m)
+      for (int k = 0; k < kF; ++k)
+        omega_[m * kF + k] =
+            (component.channel[1 + kF + m] - 1 - group.directions) * group.directions + component.channel[1 + k] - 1;
+  }
+  int64_t stash(int c) const { return stash_[c]; }
+  int64_t omega(int m, int k) const { return omega_[m * kF + k]; }
+
+ private:
+  int64_t stash_[1 + kF + kM], omega_[kF * kM + 1];
+};
+
+// Of any numbers of channels: looked up each time.
+template <class T>
+class ChannelPlaces<T, kAny, kAny> {
+ public:
+  explicit ChannelPlaces(const Epilogue<T>& e)
+      : channel_(e.component->channel),
+        directions_(e.component->directions),
+        group_directions_(e.tile->group->directions),
+        stride_(e.stash.channel) {}
+  int64_t stash(int c) const { return channel_[c] * stride_; }
+  int64_t omega(int m, int k) const {
+    return (channel_[1 + directions_ + m] - 1 - group_directions_) * group_directions_ + channel_[1 + k] - 1;
+  }
+
+ private:
+  const int* channel_;
+  int directions_, group_directions_;
+  int64_t stride_;
+};
+
 template <class T, core::Activation A, int kF, int kM>
 void pull_vectors(const Epilogue<T>& e, const T* g, Columns columns, Points points) {
-  const Layer<T>& layer = *e.layer;
-  const Tile<T>& tile = *e.tile;
-  const Component& component = *e.component;
-  const Group<T>& group = *tile.group;
-  const Stack<T>&stash = e.stash, &zbar = e.to;
-  const auto F = count_of<kF>(component.directions);
-  const auto M = count_of<kM>(component.collapsed);
-  const int* channel_of = component.channel;
-  const int64_t channel = tile.count * kPanel<T>;
+  const Group<T>& group = *e.tile->group;
+  const Stack<T> stash = e.stash, zbar = e.to;
+  const core::ActivationParams<T> params = e.layer->activation_params;
+  const auto F = count_of<kF>(e.component->directions);
+  const auto M = count_of<kM>(e.component->collapsed);
+  const ChannelPlaces<T, kF, kM> places(e);
+  const int64_t channel = e.tile->count * kPanel<T>, omega_stride = group.omega_stride;
+  const T* const omegas = group.omega + e.tile->first * omega_stride;
   for_each_vector<T>(columns, [&](auto read, auto write, int64_t v) {
     const int64_t column = columns.first + v;
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T* gi = g + i * kPanel<T> + v;
       const T* zi = stash.data + i * stash.row + column;
       T* to = zbar.data + i * zbar.row + column;
-      const T* omega = group.omega + (tile.first + i) * group.omega_stride;
+      const T* omega = omegas + i * omega_stride;
       const Vec<T> z0 = read(zi);
       core::Base<Vec<T>> base{z0, Vec<T>{}};
-      if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(z0, layer.activation_params);
-      const core::Sigma<Vec<T>> s = core::sigma<A>(z0, base, layer.activation_params);
+      if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(z0, params);
+      const core::Sigma<Vec<T>> s = core::sigma<A>(z0, base, params);
       core::pull_back(
-          s, F, M, [&](int c) { return read(zi + channel_of[c] * stash.channel); },
-          [&](int c) { return load<T>(gi + c * channel); }, [&](int c, Vec<T> x) { write(to + c * zbar.channel, x); },
-          [&](int m, int k) {
-            return omega[(channel_of[1 + F + m] - 1 - group.directions) * group.directions + channel_of[1 + k] - 1];
-          });
+          s, F, M, [&](int c) { return read(zi + places.stash(c)); }, [&](int c) { return load<T>(gi + c * channel); },
+          [&](int c, Vec<T> x) { write(to + c * zbar.channel, x); },
+          [&](int m, int k) { return omega[places.omega(m, k)]; });
     }
   });
 }

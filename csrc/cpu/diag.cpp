@@ -57,6 +57,7 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
+    if (j + 1 == group.components) pull_in_place(sweep, stacks);
     backward_tile(
         sweep, backward, tile, component, first, stacks, memory + slot.scratch, nothing, [&](int l, Points points) {
           T* products = memory + slot.d_products;

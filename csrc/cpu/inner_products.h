@@ -16,7 +16,7 @@ using core::pairs_of;
 constexpr int pair(int c, int e) { return c >= e ? core::place_of(c, e) : core::place_of(e, c); }
 
 template <class T, int C>
-void inner_products_fixed(Points points, const Stack<T>& x, int64_t width, T* products) {
+void inner_products_fixed(Points points, Stack<T> x, int64_t width, T* products) {
   for (int64_t i = points.first; i < points.first + points.count; ++i) {
     const T* row = x.data + i * x.row;
     Vec<T> total[pairs_of(C)] = {};
@@ -65,20 +65,41 @@ void inner_products(int channels, Points points, const Stack<T>& x, int64_t widt
 
 // One layer's part of the diagonal for some points of one tile of one component, from the inner products of A (all
 // channels of the group) and of D (the component's). `stride` is the distance of the component's rows in `diag`.
-template <class T>
-void contract_diag(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
-                   const T* d, double* diag, int64_t stride) {
+// kChannels: their number where a component has all channels of its group and the layer its weight, as most do; else 0.
+template <class T, int kChannels>
+void contract_rows(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs, const T* d,
+                   double* diag, int64_t stride) {
   const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
   const double bias = static_cast<double>(layer.bias_jacobian) * layer.bias_jacobian;
   const int d_pairs = pairs_of(component.channels);
   for (int64_t i = points.first; i < points.first + points.count; ++i) {
+    const T *a_i = a + i * a_pairs, *d_i = d + i * d_pairs;
     double total = 0;
-    for (int c = 0; c < (weight != 0 ? component.channels : 0); ++c)  // without the weight there are no products of A
-      for (int e = 0; e <= c; ++e)
-        total += (c == e ? 1.0 : 2.0) * d[i * d_pairs + pair(c, e)] *
-                 a[i * a_pairs + pair(component.channel[c], component.channel[e])];
-    diag[i * stride] = weight * total + (bias != 0 ? bias * d[i * d_pairs] : 0.0);  // ⟨D, D⟩ may be infinite
+    const auto add = [&](int c, int e, int at) { total += (c == e ? 1.0 : 2.0) * d_i[pair(c, e)] * a_i[at]; };
+    if constexpr (kChannels > 0) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kChannels; ++c)
+#pragma GCC unroll 4
+        for (int e = 0; e <= c; ++e) add(c, e, pair(c, e));
+    } else if (weight != 0) {  // without the weight there are no products of A
+      for (int c = 0; c < component.channels; ++c)
+        for (int e = 0; e <= c; ++e) add(c, e, pair(component.channel[c], component.channel[e]));
+    }
+    diag[i * stride] = weight * total + (bias != 0 ? bias * d_i[0] : 0.0);  // ⟨D, D⟩ may be infinite
   }
+}
+
+template <class T>
+void contract_diag(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
+                   const T* d, double* diag, int64_t stride) {
+  const bool all = a_pairs == pairs_of(component.channels) && layer.weight_jacobian != T(0);
+  switch (all ? component.channels : 0) {
+    case 1: return contract_rows<T, 1>(layer, component, points, a, a_pairs, d, diag, stride);
+    case 2: return contract_rows<T, 2>(layer, component, points, a, a_pairs, d, diag, stride);
+    case 3: return contract_rows<T, 3>(layer, component, points, a, a_pairs, d, diag, stride);
+    case 4: return contract_rows<T, 4>(layer, component, points, a, a_pairs, d, diag, stride);
+  }
+  contract_rows<T, 0>(layer, component, points, a, a_pairs, d, diag, stride);
 }
 
 }  // namespace

@@ -169,6 +169,7 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
+    if (j + 1 == group.components) pull_in_place(sweep, stacks);
     T* x = memory + slot.pulled;
     evaluate_rows(p, tile, j, stacks.A[L], x);
     const auto keep_cotangents = [&](int l) {

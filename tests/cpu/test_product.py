@@ -82,11 +82,13 @@ def test_error_is_that_of_a_chain_of_multiply_adds(library, size, form: str, dty
 
 
 @pytest.mark.parametrize("size", [(40, 40, 128), (64, 33, 500)], ids=str)
-def test_float32_is_as_accurate_as_numpy(library, size) -> None:
+def test_float32_is_as_accurate_as_a_sum_in_order(library, size) -> None:
+    """A library's product would be a rival that sums in another order on another processor."""
     a, b = operands(size, np.float32)
     exact = a.astype(np.float64) @ b.astype(np.float64)
-    own, other = (np.linalg.norm(c - exact) for c in (multiply(library, a, b), a @ b))
-    assert own <= 1.5 * other
+    chain = np.cumsum(a[:, :, None] * b, axis=1)[:, -1]
+    own, other = (np.linalg.norm(c - exact) for c in (multiply(library, a, b), chain))
+    assert own <= 1.05 * other
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
