@@ -7,7 +7,7 @@ from torch.autograd.graph import increment_version
 
 from .chain import Chain
 from .contraction import contract, paths
-from .memory import FACTOR_BYTES, digit_bytes, factor_bytes, gram_bytes, panel_bytes, streaming_bytes
+from .memory import FACTOR_BYTES, LEAST_POINTS, digit_bytes, factor_bytes, gram_bytes, panel_bytes, streaming_bytes
 from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs
@@ -77,13 +77,13 @@ def _points_at_once(
     chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: list[int], budget: int, beside: int
 ) -> int:
     """How many points of either side fit a budget, of which `beside` bytes are taken."""
-    least = gram_bytes(chain, x, y, explicit, 1)
+    least = gram_bytes(chain, x, y, explicit, LEAST_POINTS)
     if least > budget:
         raise ValueError(f"memory: expected at least {least} bytes for the factors of this network, got {budget}")
     room = max(least, budget - beside)
     points = max(*x.sizes, *(x if y is None else y).sizes)
-    while points > 1 and (needed := gram_bytes(chain, x, y, explicit, points)) > room:
-        points = max(1, points * room // (needed + 1))
+    while points > LEAST_POINTS and (needed := gram_bytes(chain, x, y, explicit, points)) > room:
+        points = max(LEAST_POINTS, points * room // (needed + 1))
     return points
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .chain import Chain, chain_of
 from .contraction import contract
-from .memory import FACTOR_BYTES, factor_bytes, parse_memory
+from .memory import FACTOR_BYTES, LEAST_POINTS, factor_bytes, parse_memory
 from .precision import cast_groups, cast_network
 from .residual import Residual, value
 from .snapshot import Snapshot, Workspace, sweep
@@ -147,10 +147,10 @@ def _tiles(sides: list[_Side], budget: int) -> Iterator[tuple[Tensor, Tensor, fl
     groups = sides[0].groups
     if groups.residual_rows == 0:
         return
-    each = max(factor_bytes(sides[0].chain, lone(groups, i), 1) for i in range(len(groups.names)))
-    if 4 * each > budget:
-        raise ValueError(f"memory: expected at least {4 * each} bytes for the factors of this network, got {budget}")
-    pieces = [side.cut(min(_TILE_POINTS, budget // (4 * each))) for side in sides]
+    least = 4 * max(factor_bytes(sides[0].chain, lone(groups, i), LEAST_POINTS) for i in range(len(groups.names)))
+    if least > budget:
+        raise ValueError(f"memory: expected at least {least} bytes for the factors of this network, got {budget}")
+    pieces = [side.cut(min(_TILE_POINTS, LEAST_POINTS * (budget // least))) for side in sides]
     keep = 2 * factor_bytes(sides[0].chain, groups) <= budget
     kept = [[side.sweep(piece) for piece in own] for side, own in zip(sides, pieces, strict=True)] if keep else None
     for i in range(len(pieces[0])):

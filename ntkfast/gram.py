@@ -55,7 +55,7 @@ def gram(
         (n·k, m·k'), detached, rows point-major; with `per_block` a dict of such by module name.
 
     Raises:
-        ValueError: arguments that do not fit each other, or a budget below one block.
+        ValueError: arguments that do not fit each other, or a budget below two pieces of 32 points.
         TypeError: arguments of a wrong type.
 
     Cost:

@@ -10,6 +10,8 @@ from cases import Case, burgers, mlp, two_components, u_t, uniform, wave
 from torch import nn
 
 import ntkfast as ntk
+from ntkfast import assembly
+from ntkfast.contraction import contract
 from ntkfast.memory import factor_bytes, parse_memory
 from ntkfast.sweep import chain_args, group_args
 
@@ -79,11 +81,26 @@ def test_the_least_budget_is_enough_and_nothing_less(x, y):
         ntk.gram(net, points, x, others, y, memory=least - 1)
 
 
+def test_the_least_budget_takes_few_pieces(monkeypatch):
+    """Below 32 points workspaces weigh more than factors, and a gram takes minutes."""
+    net, x, calls = NARROW.net(), uniform(320), []
+
+    def counted(*args):
+        calls.append(args)
+        return contract(*args)
+
+    monkeypatch.setattr(assembly, "contract", counted)
+    with pytest.raises(ValueError, match="memory: expected at least") as refusal:
+        ntk.gram(net, x, wave, memory=100)
+    ntk.gram(net, x, wave, memory=int(re.search(r"at least (\d+) bytes", str(refusal.value))[1]))
+    assert len(calls) == 10 * 11 // 2
+
+
 def test_sums_of_components_are_the_same_by_pieces():
     net, x = NARROW.net(), uniform(90)
     whole = ntk.gram(net, x, two_components, sum_components=True)
     assert torch.equal(whole, whole.T)
-    for memory in (100_000, "1MB"):
+    for memory in (250_000, "1MB"):
         assert torch.equal(ntk.gram(net, x, two_components, sum_components=True, memory=memory), whole)
         out = torch.empty_like(whole)
         ntk.gram(net, x, two_components, sum_components=True, memory=memory, out=out)

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -21,10 +22,18 @@ def compiler() -> list[str]:
 
 def compile_for_host(sources: list[Path], output: Path, *flags: str) -> Path:
     """Build a program, or with -shared a library; this folder's cuda_runtime.h takes the toolkit's place."""
-    files = [str(source) for source in sources]
-    command = [*compiler(), *FLAGS, *flags, f"-I{FOLDER}", "-x", "c++", *files, "-o", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    objects = [output.with_name(f"{output.stem}.{source.stem}.o") for source in sources]
+
+    def run(*arguments: str) -> None:
+        done = subprocess.run([*compiler(), *FLAGS, *flags, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def compile_one(source: Path, target: Path) -> None:
+        run("-c", f"-I{FOLDER}", "-x", "c++", str(source), "-o", str(target))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, sources, objects))
+    run(*(str(target) for target in objects), "-o", str(output))
     return output
 
 
