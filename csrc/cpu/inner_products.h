@@ -67,8 +67,8 @@ void inner_products(int channels, Points points, const Stack<T>& x, int64_t widt
 // channels of the group) and of D (the component's). `stride` is the distance of the component's rows in `diag`.
 // kChannels: their number where a component has all channels of its group and the layer its weight, as most do; else 0.
 template <class T, int kChannels>
-void contract_rows(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs, const T* d,
-                   double* diag, int64_t stride) {
+void contract_rows(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
+                   const T* d, double* diag, int64_t stride) {
   const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
   const double bias = static_cast<double>(layer.bias_jacobian) * layer.bias_jacobian;
   const int d_pairs = pairs_of(component.channels);
