@@ -23,6 +23,7 @@ from torch import Tensor
 
 SLOW = 0.2  # seconds: above it a call warms itself, and few repeats suffice
 FAST_REPEATS, SLOW_REPEATS = 21, 3
+BURST = 0.01  # seconds of a burst at least: a few quick calls tell what the side before them left behind
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,15 @@ def in_turn(
     Args:
         sides: what to call, by name.
         rounds: how often the turn goes round; a slow side is called once a round.
-        repeats: calls of a fast side in all; default 21.
+        repeats: calls of a fast side in all; default 21. One that is quicker than a burst allows for is called more.
         device: where the sides compute.
 
     Returns:
         One ``Timing`` per side, in the same order.
     """
     first = {name: seconds_of(side, device) for name, side in sides.items()}
-    burst = math.ceil((repeats or FAST_REPEATS) / rounds)
+    calls = {name: math.ceil((repeats or FAST_REPEATS) / rounds) for name in sides}
+    burst = {name: max(count, math.ceil(BURST / first[name])) for name, count in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     processor, wall = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0.0)
     gc.collect()
@@ -74,7 +76,7 @@ def in_turn(
                 if first[name] < SLOW:
                     side()
                 start, used = time.perf_counter(), time.process_time()
-                seconds[name] += [seconds_of(side, device) for _ in range(burst if first[name] < SLOW else 1)]
+                seconds[name] += [seconds_of(side, device) for _ in range(burst[name] if first[name] < SLOW else 1)]
                 processor[name] += time.process_time() - used
                 wall[name] += time.perf_counter() - start
     finally:
@@ -98,7 +100,7 @@ def seconds_of(side: Callable[[], object], device: Device = "cpu") -> float:
 
 
 def fastest(candidates: Mapping[str, Callable[[], object]], device: Device = "cpu") -> str:
-    """The name of the fastest way to write a rival; fast ones are tried a few times, slow ones once.
+    """The name of the fastest way to write a rival; fast ones by the median of a burst, slow ones by one call.
 
     On a GPU one that does not fit its memory is none, and each is called once before it is timed.
 
@@ -112,7 +114,8 @@ def fastest(candidates: Mapping[str, Callable[[], object]], device: Device = "cp
                 candidate()
             best[name] = seconds_of(candidate, device)
             if best[name] < 2 * SLOW:
-                best[name] = min(seconds_of(candidate, device) for _ in range(4))
+                calls = max(4, math.ceil(BURST / best[name]))
+                best[name] = statistics.median(seconds_of(candidate, device) for _ in range(calls))
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
     if not best:
