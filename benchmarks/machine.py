@@ -21,8 +21,12 @@ def _read(path: str) -> str:
 
 
 def _processor() -> str:
-    match = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
+    """The model's name, and on a virtual machine's bare "AMD EPYC" its numbers, which tell the generation."""
+    found = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE))
+    if "model name" not in found:
+        return platform.processor() or platform.machine()
+    name = found["model name"].strip()
+    return f"{name} (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else name
 
 
 def _flags() -> list[str]:

@@ -1,4 +1,4 @@
-"""The README's speeds, from ``results/main.json``, ``main-zen4.json`` and ``gpu.json``, each between two markers.
+"""The README's speeds: ``results/main.json``, those of other processors and ``gpu.json``, each between two markers.
 
 * ``python benchmarks/tables.py``: rewrite it.
 * ``python benchmarks/tables.py --check``: say whether it is up to date.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import gpu_tables
 import results
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
-PLAIN_BEGIN, PLAIN_END = "<!-- speed-without-tiles:begin -->", "<!-- speed-without-tiles:end -->"
+OTHERS_BEGIN, OTHERS_END = "<!-- speed-elsewhere:begin -->", "<!-- speed-elsewhere:end -->"
+OTHERS = ("main-amx", "main-zen4")  # results on other processors
 README = Path(__file__).resolve().parents[1] / "README.md"
 NAMES = {"trace": "trace", "gram": "gram", "step": "training step"}
 RIVALS = {"trace": "torch.func", "gram": "torch.func", "step": "nested autograd"}
@@ -93,13 +95,13 @@ def insert(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     return f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
-def insert_all(text: str, main: dict, gpu: dict, plain: dict | None = None) -> str:
-    """The README with the table of the processor, and where there are figures and a place for them, the sentence on one
-    without matrix tiles and the table of the GPU.
+def insert_all(text: str, main: dict, gpu: dict, others: Sequence[dict] = ()) -> str:
+    """The README with the table of the processor, and where there are figures and a place for them, a sentence on each
+    other processor and the table of the GPU.
     """
     text = insert(text, speed_table(main))
-    if plain and PLAIN_BEGIN in text:
-        text = insert(text, summary(plain), PLAIN_BEGIN, PLAIN_END)
+    if others and OTHERS_BEGIN in text:
+        text = insert(text, "\n".join(summary(other) for other in others), OTHERS_BEGIN, OTHERS_END)
     if gpu and gpu_tables.BEGIN in text:
         text = insert(text, gpu_tables.gpu_table(gpu), gpu_tables.BEGIN, gpu_tables.END)
     return text
@@ -115,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("there is no results/main.json yet; run `python benchmarks/must_show.py`", file=sys.stderr)
         return 2
     before = README.read_text(encoding="utf-8")
-    after = insert_all(before, content, results.read("gpu"), results.read("main-zen4"))
+    after = insert_all(before, content, results.read("gpu"), [results.read(name) for name in OTHERS])
     if args.check:
         print("up to date" if before == after else "out of date: run `python benchmarks/tables.py`")
         return int(before != after)

@@ -44,9 +44,9 @@ CONTENT = {
 def test_readme_is_in_step_with_the_results(tables):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     results = BENCHMARKS / "results"
-    main, plain = (json.loads((results / f"{name}.json").read_text()) for name in ("main", "main-zen4"))
+    main, *others = (json.loads((results / f"{name}.json").read_text()) for name in ("main", *tables.OTHERS))
     gpu = json.loads((results / "gpu.json").read_text()) if (results / "gpu.json").exists() else {}
-    assert tables.BEGIN in text and tables.insert_all(text, main, gpu, plain) == text
+    assert tables.BEGIN in text and tables.insert_all(text, main, gpu, others) == text
 
 
 def test_table_states_times_ratios_and_machine(tables):

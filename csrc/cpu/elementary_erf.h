@@ -48,7 +48,7 @@ NTKFAST_INLINE V erf(V x) {
   using T = Element<V>;
   constexpr T rounder = kRounder<V> + T(kExponentBias<V>);
   V a = abs(x);
-  a = a > kErfOne<V> ? broadcast<V>(kErfOne<V>) : a;  // a NaN passes
+  a = at_most(a, kErfOne<V>);
   const V g = log_erfc(a);
   const V shifted = fma(g, T(1.44269504088896340736), rounder);
   const V r = fma(shifted - rounder, T(-0.69314718055994530942), g);
