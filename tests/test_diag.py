@@ -108,6 +108,13 @@ def test_patterns_choose_parameters(wrt):
     assert close(ntk.diag(net, x, wave, wrt=wrt), reference.diag(net, x, wave, wrt=wrt), torch.float64)
 
 
+def test_inputs_whose_squares_overflow_leave_the_rows_of_biases_alone():
+    net, x = nn.Sequential(nn.Linear(2, 1)), torch.full((3, 2), 1e30)
+    assert ntk.diag(net, x, wrt="*.bias").tolist() == [1, 1, 1]
+    assert ntk.factors(net, x, wrt="*.bias").diag().tolist() == [1, 1, 1]
+    assert ntk.diag(net, x).isinf().all()
+
+
 def test_a_coefficient_is_the_one_that_was_bound():
     net, x = TANH.net(), TANH.points()
     for kappa in (0.3, 0.7, 0.3, torch.tensor(1.1, dtype=torch.float64)):
