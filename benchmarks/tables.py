@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import gpu_tables
@@ -17,7 +17,7 @@ import results
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 OTHERS_BEGIN, OTHERS_END = "<!-- speed-elsewhere:begin -->", "<!-- speed-elsewhere:end -->"
-OTHERS = ("main-amx", "main-zen4")  # results on other processors
+OTHERS = {"main-amx": "AMX", "main-zen4": "Zen 4"}  # results on other processors, and what these are
 README = Path(__file__).resolve().parents[1] / "README.md"
 NAMES = {"trace": "trace", "gram": "gram", "step": "training step"}
 RIVALS = {"trace": "torch.func", "gram": "torch.func", "step": "nested autograd"}
@@ -60,14 +60,14 @@ def _range(ratios: list[float]) -> str:
     return f"{_times(min(ratios))[:-1]}–{_times(max(ratios))}"
 
 
-def summary(content: dict) -> str:
-    """One sentence on a processor: the ranges of all ratios, section by section."""
+def summary(content: dict, kind: str) -> str:
+    """One sentence on a processor of some kind: the ranges of all ratios, section by section."""
     machine, parts = content["machine"], []
     for section, name in NAMES.items():
         seconds = [{k: t["median"] for k, t in r["seconds"].items()} for r in content["measurements"][section].values()]
         found = [_range([s[side] / s["ntkfast"] for s in seconds]) for side in (RIVALS[section], "unfused")]
         parts.append(f"{name} {found[0]} against {RIVALS[section]}, {found[1]} against unfused")
-    where = f"{machine['processor']}, level {machine['instruction_set']}, torch {machine['torch']}"
+    where = f"{machine['processor']} ({kind}), level {machine['instruction_set']}, torch {machine['torch']}"
     return f"The same sizes on {where}: {'; '.join(parts)}."
 
 
@@ -95,13 +95,14 @@ def insert(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     return f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
-def insert_all(text: str, main: dict, gpu: dict, others: Sequence[dict] = ()) -> str:
+def insert_all(text: str, main: dict, gpu: dict, others: Mapping[str, dict] | None = None) -> str:
     """The README with the table of the processor, and where there are figures and a place for them, a sentence on each
     other processor and the table of the GPU.
     """
     text = insert(text, speed_table(main))
     if others and OTHERS_BEGIN in text:
-        text = insert(text, "\n".join(summary(other) for other in others), OTHERS_BEGIN, OTHERS_END)
+        sentences = " ".join(summary(content, kind) for kind, content in others.items())
+        text = insert(text, sentences, OTHERS_BEGIN, OTHERS_END)
     if gpu and gpu_tables.BEGIN in text:
         text = insert(text, gpu_tables.gpu_table(gpu), gpu_tables.BEGIN, gpu_tables.END)
     return text
@@ -117,7 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("there is no results/main.json yet; run `python benchmarks/must_show.py`", file=sys.stderr)
         return 2
     before = README.read_text(encoding="utf-8")
-    after = insert_all(before, content, results.read("gpu"), [results.read(name) for name in OTHERS])
+    others = {kind: results.read(name) for name, kind in OTHERS.items()}
+    after = insert_all(before, content, results.read("gpu"), others)
     if args.check:
         print("up to date" if before == after else "out of date: run `python benchmarks/tables.py`")
         return int(before != after)

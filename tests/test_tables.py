@@ -44,7 +44,8 @@ CONTENT = {
 def test_readme_is_in_step_with_the_results(tables):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     results = BENCHMARKS / "results"
-    main, *others = (json.loads((results / f"{name}.json").read_text()) for name in ("main", *tables.OTHERS))
+    main = json.loads((results / "main.json").read_text())
+    others = {kind: json.loads((results / f"{name}.json").read_text()) for name, kind in tables.OTHERS.items()}
     gpu = json.loads((results / "gpu.json").read_text()) if (results / "gpu.json").exists() else {}
     assert tables.BEGIN in text and tables.insert_all(text, main, gpu, others) == text
 
@@ -64,8 +65,8 @@ def test_summary_states_ranges_and_machine(tables):
         "machine": CONTENT["machine"] | {"instruction_set": "avx512"},
         "measurements": {"trace": {"a": record, "b": faster}, "gram": {"a": record}, "step": {"a": step}},
     }
-    assert tables.summary(content) == (
-        "The same sizes on a processor, level avx512, torch 2.13.0: "
+    assert tables.summary(content, "a kind") == (
+        "The same sizes on a processor (a kind), level avx512, torch 2.13.0: "
         "trace 200–400× against torch.func, 2.5–5.0× against unfused; "
         "gram 200–200× against torch.func, 2.5–2.5× against unfused; "
         "training step 4.0–4.0× against nested autograd, 2.0–2.0× against unfused."

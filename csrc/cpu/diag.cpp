@@ -8,22 +8,26 @@ namespace NTKFAST_ISA {
 namespace {
 
 // Tile-local memory of one slot: two A and two D stacks that alternate from layer to layer, one Z stack a layer, the
-// inner products of every A and of the current D.
+// inner products of every A and of the current D. D stacks only for what does not lie over Z.
 template <class T>
 struct DiagLayout : SlotLayout {
   int64_t scratch, A[2], D[2], Z, a_products, d_products;
 
   DiagLayout(const Sweep<T>& sweep, int64_t rows, int64_t points, int max_channels) {
-    int64_t n_in = 1, n_out = 1, z = 0;
+    int64_t a = 1, d = 1, z = 0;
+    bool several = false;
+    for (int g = 0; g < sweep.groups; ++g) several = several || sweep.group[g].components > 1;
     for (int l = 0; l < sweep.layers; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      n_in = padded<T>(layer.n_in) > n_in ? padded<T>(layer.n_in) : n_in;
-      n_out = padded<T>(layer.n_out) > n_out ? padded<T>(layer.n_out) : n_out;
-      z += layer.keeps_stash ? padded<T>(layer.n_out) : 0;
+      const int64_t n_in = padded<T>(layer.n_in), n_out = padded<T>(layer.n_out);
+      a = n_in > a ? n_in : a;
+      a = n_out > a ? n_out : a;
+      if (several || !layer.keeps_stash) d = n_out > d ? n_out : d;
+      z += layer.keeps_stash ? n_out : 0;
     }
     scratch = take(scratch_size(sweep, rows));
-    for (int64_t& a : A) a = take(rows * (n_in > n_out ? n_in : n_out));
-    for (int64_t& d : D) d = take(rows * n_out);
+    for (int64_t& first : A) first = take(rows * a);
+    for (int64_t& first : D) first = take(rows * d);
     Z = take(rows * z);
     a_products = take(sweep.layers * points * pairs_of(max_channels));
     d_products = take(points * pairs_of(max_channels));
