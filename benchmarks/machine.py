@@ -21,12 +21,13 @@ def _read(path: str) -> str:
 
 
 def _processor() -> str:
-    """The model's name, and on a virtual machine's bare "AMD EPYC" its numbers, which tell the generation."""
+    """The model's name, and after a bare one ("AMD EPYC") the numbers that tell the generation."""
     found = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE))
     if "model name" not in found:
         return platform.processor() or platform.machine()
     name = found["model name"].strip()
-    return f"{name} (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else name
+    bare = "cpu family" in found and not any(letter.isdigit() for letter in name)
+    return f"{name} (family {found['cpu family']}, model {found['model']})" if bare else name
 
 
 def _flags() -> list[str]:

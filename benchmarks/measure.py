@@ -24,6 +24,7 @@ from torch import Tensor
 SLOW = 0.2  # seconds: above it a call warms itself, and few repeats suffice
 FAST_REPEATS, SLOW_REPEATS = 21, 3
 BURST = 0.01  # seconds of a burst at least: a few quick calls tell what the side before them left behind
+MOST_CALLS = 200  # of a burst
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def in_turn(
         One ``Timing`` per side, in the same order.
     """
     first = {name: seconds_of(side, device) for name, side in sides.items()}
-    calls = {name: math.ceil((repeats or FAST_REPEATS) / rounds) for name in sides}
-    burst = {name: max(count, math.ceil(BURST / first[name])) for name, count in calls.items()}
+    least = math.ceil((repeats or FAST_REPEATS) / rounds)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     processor, wall = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0.0)
     gc.collect()
@@ -76,12 +76,20 @@ def in_turn(
                 if first[name] < SLOW:
                     side()
                 start, used = time.perf_counter(), time.process_time()
-                seconds[name] += [seconds_of(side, device) for _ in range(burst[name] if first[name] < SLOW else 1)]
+                seconds[name] += burst(side, least if first[name] < SLOW else 1, device)
                 processor[name] += time.process_time() - used
                 wall[name] += time.perf_counter() - start
     finally:
         gc.enable()
     return {name: timing_of(seconds[name], processor[name] / wall[name]) for name in sides}
+
+
+def burst(side: Callable[[], object], least: int, device: Device = "cpu") -> list[float]:
+    """Seconds of calls one after the other: `least` of them, and more until they have taken ten milliseconds."""
+    seconds: list[float] = []
+    while len(seconds) < least or (sum(seconds) < BURST and len(seconds) < MOST_CALLS):
+        seconds.append(seconds_of(side, device))
+    return seconds
 
 
 def seconds_of(side: Callable[[], object], device: Device = "cpu") -> float:
@@ -114,8 +122,7 @@ def fastest(candidates: Mapping[str, Callable[[], object]], device: Device = "cp
                 candidate()
             best[name] = seconds_of(candidate, device)
             if best[name] < 2 * SLOW:
-                calls = max(4, math.ceil(BURST / best[name]))
-                best[name] = statistics.median(seconds_of(candidate, device) for _ in range(calls))
+                best[name] = statistics.median(burst(candidate, 4, device))
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
     if not best:

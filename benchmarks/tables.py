@@ -61,13 +61,15 @@ def _range(ratios: list[float]) -> str:
 
 
 def summary(content: dict, kind: str) -> str:
-    """One sentence on a processor of some kind: the ranges of all ratios, section by section."""
+    """One sentence on a processor of some kind: the ranges of all ratios, section by section, of those measured."""
     machine, parts = content["machine"], []
     for section, name in NAMES.items():
+        if section not in content["measurements"]:
+            continue
         seconds = [{k: t["median"] for k, t in r["seconds"].items()} for r in content["measurements"][section].values()]
         found = [_range([s[side] / s["ntkfast"] for s in seconds]) for side in (RIVALS[section], "unfused")]
         parts.append(f"{name} {found[0]} against {RIVALS[section]}, {found[1]} against unfused")
-    where = f"{machine['processor']} ({kind}), level {machine['instruction_set']}, torch {machine['torch']}"
+    where = f"{machine['processor']}, {kind}, level {machine['instruction_set']}, torch {machine['torch']}"
     return f"The same sizes on {where}: {'; '.join(parts)}."
 
 
@@ -118,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("there is no results/main.json yet; run `python benchmarks/must_show.py`", file=sys.stderr)
         return 2
     before = README.read_text(encoding="utf-8")
-    others = {kind: results.read(name) for name, kind in OTHERS.items()}
+    others = {kind: found for name, kind in OTHERS.items() if (found := results.read(name))}
     after = insert_all(before, content, results.read("gpu"), others)
     if args.check:
         print("up to date" if before == after else "out of date: run `python benchmarks/tables.py`")

@@ -54,8 +54,8 @@ def assemble(
             contract(f, f if y is None else sweep(chain, args, y, others), target, chosen, formed)
         return K.copy_(_summed(target, summed)) if summed > 1 else K
     points = _points_at_once(chain, x, y, chosen, budget or FACTOR_BYTES, beside)
-    left = list(chunks(chain, args, x, points))
-    right = left if y is None else list(chunks(chain, args, y, points))
+    left = list(chunks(chain, args, x, points, joined=False))  # a group at a time, as points were counted
+    right = left if y is None else list(chunks(chain, args, y, points, joined=False))
     for i, (row, piece, seeds) in enumerate(left):
         f = sweep(chain, args, piece, Workspace(), seeds)
         for j, (column, other, other_seeds) in enumerate(right):

@@ -46,7 +46,7 @@ def kernel_drift(
         0-d, float64. Zero for an empty set; infinite where K₀ is zero and K is not.
 
     Raises:
-        ValueError: what ``ntk.gram`` refuses, networks of different sizes, or a budget below one tile.
+        ValueError: what ``ntk.gram`` refuses, networks of different sizes, or a budget below four pieces of 32 points.
         TypeError: arguments of a wrong type.
 
     Cost: two grams in float64; where the factors exceed the budget, sweeps for every tile.
@@ -136,7 +136,7 @@ class _Side:
         return _Side(chain, args, group_args(chain, groups))
 
     def cut(self, points: int) -> list[tuple[int, GroupArgs, list[Tensor]]]:
-        return list(chunks(self.chain, self.args, self.groups, points))
+        return list(chunks(self.chain, self.args, self.groups, points, joined=False))
 
     def sweep(self, piece: tuple[int, GroupArgs, list[Tensor]]) -> Snapshot:
         return sweep(self.chain, self.args, piece[1], Workspace(), piece[2])

@@ -53,10 +53,18 @@ def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: in
 
 
 def chunks(
-    chain: Chain, args: ChainArgs, groups: GroupArgs, at_once: int
+    chain: Chain, args: ChainArgs, groups: GroupArgs, at_once: int, joined: bool = True
 ) -> Iterator[tuple[int, GroupArgs, list[Tensor]]]:
-    """Yield (first residual row, groups, seeds) for pieces of at most `at_once` points; one piece if all fit."""
-    if sum(groups.sizes) <= at_once:
+    """Yield (first residual row, groups, seeds) for pieces of at most `at_once` points; one piece if all fit.
+
+    Args:
+        chain: the network.
+        args: its native form.
+        groups: points and recordings.
+        at_once: the most points of a piece.
+        joined: whether groups that fit together are one piece, or each is one of its own.
+    """
+    if joined and sum(groups.sizes) <= at_once:
         seeds = []
         for i, recording in enumerate(groups.recordings):
             seeds += recording.seeds() if recording.linear else known_seeds(chain, args, lone(groups, i))

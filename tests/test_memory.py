@@ -10,9 +10,10 @@ from cases import Case, burgers, mlp, two_components, u_t, uniform, wave
 from torch import nn
 
 import ntkfast as ntk
-from ntkfast import assembly
+from ntkfast import assembly, drift
 from ntkfast.contraction import contract
 from ntkfast.memory import factor_bytes, parse_memory
+from ntkfast.snapshot import sweep
 from ntkfast.sweep import chain_args, group_args
 
 NARROW = Case("narrow", lambda: mlp(nn.Tanh, (2, 9, 9, 1)), wave)
@@ -94,6 +95,23 @@ def test_the_least_budget_takes_few_pieces(monkeypatch):
         ntk.gram(net, x, wave, memory=100)
     ntk.gram(net, x, wave, memory=int(re.search(r"at least (\d+) bytes", str(refusal.value))[1]))
     assert len(calls) == 10 * 11 // 2
+
+
+@pytest.mark.parametrize("module", [assembly, drift], ids=lambda module: module.__name__)
+def test_pieces_are_of_one_group_each(monkeypatch, module):
+    """The bytes of a piece are counted for one group: thirty small ones together would exceed the budget."""
+    net, groups, found = NARROW.net(), {str(i): (uniform(20, 2, i), wave) for i in range(30)}, []
+
+    def recorded(chain, args, piece, *more):
+        found.append(piece.names)
+        return sweep(chain, args, piece, *more)
+
+    monkeypatch.setattr(module, "sweep", recorded)
+    if module is assembly:
+        ntk.gram(net, groups, memory="300kB")
+    else:
+        ntk.kernel_drift(net, net, groups, memory="300kB")
+    assert {len(names) for names in found} == {1}
 
 
 def test_sums_of_components_are_the_same_by_pieces():

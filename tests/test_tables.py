@@ -66,7 +66,7 @@ def test_summary_states_ranges_and_machine(tables):
         "measurements": {"trace": {"a": record, "b": faster}, "gram": {"a": record}, "step": {"a": step}},
     }
     assert tables.summary(content, "a kind") == (
-        "The same sizes on a processor (a kind), level avx512, torch 2.13.0: "
+        "The same sizes on a processor, a kind, level avx512, torch 2.13.0: "
         "trace 200–400× against torch.func, 2.5–5.0× against unfused; "
         "gram 200–200× against torch.func, 2.5–2.5× against unfused; "
         "training step 4.0–4.0× against nested autograd, 2.0–2.0× against unfused."

@@ -33,7 +33,7 @@ struct Component {
   int channels;        // C_j = 1 + directions + collapsed
   int directions;      // F_j
   int collapsed;       // M_j
-  const int* channel;  // (C_j) group channel of each: 0, then directions, then collapsed
+  const int* channel;  // (C_j) group channel of each, strictly ascending: 0, then directions, then collapsed
   const void* seed;    // ∂row/∂channel, (C_j, n, n_out) strided; null in forward sweeps
   int64_t seed_stride[3];
 };

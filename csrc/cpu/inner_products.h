@@ -92,7 +92,8 @@ void contract_rows(const Layer<T>& layer, const Component& component, Points poi
 template <class T>
 void contract_diag(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
                    const T* d, double* diag, int64_t stride) {
-  const bool all = a_pairs == pairs_of(component.channels) && layer.weight_jacobian != T(0);
+  const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
+  const bool all = a_pairs == pairs_of(component.channels) && weight != 0;
   switch (all ? component.channels : 0) {
     case 1: return contract_rows<T, 1>(layer, component, points, a, a_pairs, d, diag, stride);
     case 2: return contract_rows<T, 2>(layer, component, points, a, a_pairs, d, diag, stride);

@@ -95,8 +95,8 @@ Stack<T> local_stack(T* memory, int64_t count, int64_t width) {
 }
 
 // Lets the cotangents of a group's last component take the place of the stash, for which nobody asks after them: fewer
-// lines pass between the caches. The pull-back of a point reads channel c of the component, which is channel c or a later
-// one of the group, no later than it writes its own channel c.
+// lines pass between the caches. Channel c of a component is channel c or a later one of its group, and its channels
+// ascend, so that a pull-back in the order of core/faa_di_bruno.h reads every channel before it writes over it.
 template <class T>
 void pull_in_place(const Sweep<T>& sweep, const TileStacks<T>& stacks) {
   for (int l = 0; l < sweep.layers; ++l)

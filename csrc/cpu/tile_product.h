@@ -55,7 +55,7 @@ void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out& out) {
   // a register for the place of each row, of which there are more than registers.
   const T* fourth[(R + 3) / 4];
 #pragma GCC unroll 4
-  for (int r = 0; r < R; r += 4) {
+  for (int r = 0; !KMajor && r < R; r += 4) {
     fourth[r / 4] = a + r * lda;
     asm("" : "+r"(fourth[r / 4]));
   }

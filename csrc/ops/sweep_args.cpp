@@ -101,9 +101,16 @@ void SweepArgs<T>::add_group(const Ints& groups, std::size_t& at) {
     component.channels = 1 + component.directions + component.collapsed;
     component.row = sweep.cotangent_rows;
     channels_.push_back(0);
-    for (int k = 0; k < component.directions; ++k) channels_.push_back(static_cast<int>(1 + next(0, group.directions)));
-    for (int m = 0; m < component.collapsed; ++m)
-      channels_.push_back(static_cast<int>(1 + group.directions + next(0, group.collapsed)));
+    const auto ascending = [&](int count, int first, int64_t end) {
+      int64_t least = 0;
+      for (int k = 0; k < count; ++k) {
+        const int64_t index = next(least, end);
+        channels_.push_back(static_cast<int>(first + index));
+        least = index + 1;
+      }
+    };
+    ascending(component.directions, 1, group.directions);
+    ascending(component.collapsed, 1 + group.directions, group.collapsed);
     sweep.cotangent_rows += component.channels * group.n;
     components_.push_back(component);
   }
