@@ -92,6 +92,18 @@ def test_refuses_a_diagonal_of_another_shape(name: str, index: int) -> None:
         getattr(ops, name)(*arguments)
 
 
+def test_refuses_channels_of_a_component_that_do_not_ascend() -> None:
+    """The pull-back writes over channels that it has read, in their order."""
+    net, product = ntk.MLP([2, 5, 1]), ntk.residual("t", "x")(lambda u: u.d(t=2) * u.d(x=2))
+    f = ntk.factors(net, torch.rand(3, 2), product)._snapshot
+    head = [3, 2, 2, 1, 1, 2, 2]  # one component of two directions and two collapsed channels
+    assert f.groups.spec == [*head, 0, 1, 0, 1]
+    chain, diag = (f.args.parameters, f.args.activations, f.args.constants), torch.zeros(2, 3, dtype=torch.float64)
+    for wrong in ([1, 0, 0, 1], [0, 0, 0, 1], [0, 1, 1, 0]):
+        with pytest.raises(RuntimeError, match=r"expected a group number in \[\d, 2\), got 0"):
+            ops.factor_diag(*chain, [*head, *wrong], f.A, f.D, diag)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_refuses_outputs_of_another_dtype(name: str) -> None:
     *inputs, out = calls(torch.float64)[name]
