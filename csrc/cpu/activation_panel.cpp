@@ -73,44 +73,40 @@ void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points poin
   });
 }
 
-// Where channel c of a component stands in the stash of a point, and ω_mk of its channels in the group's.
+// ω_mk of a component's channels among the group's.
+inline int64_t omega_place(const Component& component, int group_directions, int m, int k) {
+  const int* channel = component.channel + 1;
+  return (channel[component.directions + m] - 1 - group_directions) * group_directions + channel[k] - 1;
+}
+
+// Where channel c of a component stands in the stash of a point, and ω_mk in the group's: found once where their numbers
+// are known, looked up each time otherwise.
 template <class T, int kF, int kM>
 class ChannelPlaces {
  public:
-  explicit ChannelPlaces(const Epilogue<T>& e) {
-    const Component& component = *e.component;
-    const Group<T>& group = *e.tile->group;
-    for (int c = 0; c < 1 + kF + kM; ++c) stash_[c] = component.channel[c] * e.stash.channel;
-    for (int m = 0; m < kM; ++m)
-      for (int k = 0; k < kF; ++k)
-        omega_[m * kF + k] =
-            (component.channel[1 + kF + m] - 1 - group.directions) * group.directions + component.channel[1 + k] - 1;
-  }
-  int64_t stash(int c) const { return stash_[c]; }
-  int64_t omega(int m, int k) const { return omega_[m * kF + k]; }
-
- private:
-  int64_t stash_[1 + kF + kM], omega_[kF * kM + 1];
-};
-
-// Of any numbers of channels: looked up each time.
-template <class T>
-class ChannelPlaces<T, kAny, kAny> {
- public:
   explicit ChannelPlaces(const Epilogue<T>& e)
-      : channel_(e.component->channel),
-        directions_(e.component->directions),
-        group_directions_(e.tile->group->directions),
-        stride_(e.stash.channel) {}
-  int64_t stash(int c) const { return channel_[c] * stride_; }
+      : component_(*e.component), group_directions_(e.tile->group->directions), stride_(e.stash.channel) {
+    if constexpr (kKnown) {
+      for (int c = 0; c < 1 + kF + kM; ++c) stash_[c] = component_.channel[c] * stride_;
+      for (int m = 0; m < kM; ++m)
+        for (int k = 0; k < kF; ++k) omega_[m * kF + k] = omega_place(component_, group_directions_, m, k);
+    }
+  }
+  int64_t stash(int c) const {
+    if constexpr (kKnown) return stash_[c];
+    else return component_.channel[c] * stride_;
+  }
   int64_t omega(int m, int k) const {
-    return (channel_[1 + directions_ + m] - 1 - group_directions_) * group_directions_ + channel_[1 + k] - 1;
+    if constexpr (kKnown) return omega_[m * kF + k];
+    else return omega_place(component_, group_directions_, m, k);
   }
 
  private:
-  const int* channel_;
-  int directions_, group_directions_;
+  static constexpr bool kKnown = kF != kAny;
+  const Component& component_;
+  int group_directions_;
   int64_t stride_;
+  int64_t stash_[kKnown ? 1 + kF + kM : 1], omega_[kKnown ? kF * kM + 1 : 1];
 };
 
 template <class T, core::Activation A, int kF, int kM>

@@ -28,7 +28,7 @@ constexpr int kExponentBias = kSingle<V> ? 127 : 1023;
 template <class V>
 constexpr Element<V> kRounder = kSingle<V> ? Element<V>(12582912.0) : Element<V>(6755399441055744.0);
 
-// The smaller of v and a bound, and the larger; a NaN passes. min and max give their second operand where one is a NaN.
+// The smaller of v and a bound; a NaN passes: min gives its second operand where one is a NaN.
 template <class V>
 NTKFAST_INLINE V at_most(V v, Element<V> bound) {
 #if defined(__AVX512F__)
@@ -36,14 +36,6 @@ NTKFAST_INLINE V at_most(V v, Element<V> bound) {
   if constexpr (sizeof(V) == 64 && !kSingle<V>) return (V)_mm512_min_pd(_mm512_set1_pd(bound), (__m512d)v);
 #endif
   return v > bound ? broadcast<V>(bound) : v;
-}
-template <class V>
-NTKFAST_INLINE V at_least(V v, Element<V> bound) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64 && kSingle<V>) return (V)_mm512_max_ps(_mm512_set1_ps(bound), (__m512)v);
-  if constexpr (sizeof(V) == 64 && !kSingle<V>) return (V)_mm512_max_pd(_mm512_set1_pd(bound), (__m512d)v);
-#endif
-  return v < bound ? broadcast<V>(bound) : v;
 }
 
 // (eʳ − 1 − r)/r² on |r| ≤ ln 2 / 2: minimax of r²q; the error in eʳ is 2^−28 (float32), 2^−58 (float64).
@@ -83,7 +75,8 @@ NTKFAST_INLINE V exp(V x) {
   // The first part of ln 2 has so few bits that k times it is exact.
   constexpr T ln2_high = kSingle<V> ? T(0x1.62e4p-1) : T(0x1.62e42fefap-1);
   constexpr T ln2_low = kSingle<V> ? T(0x1.7f7d1cp-20) : T(0x1.cf79abc9e3b3ap-40);
-  const V y = at_least(at_most(x, highest), lowest);
+  V y = at_most(x, highest);
+  y = y < lowest ? broadcast<V>(lowest) : y;  // a NaN passes
   const V shifted = fma(y, T(1.44269504088896340736), rounder);
   const V k = shifted - rounder;
   const V r = fma(k, -ln2_low, fma(k, -ln2_high, y));

@@ -119,6 +119,13 @@ def test_the_fastest_way_is_one_that_fits():
         measure.fastest({"large": too_large})
 
 
+@pytest.mark.parametrize(("each", "calls"), [(1.0, 7), (0.004, 7), (0.001, 10), (0.0, 200)])
+def test_a_burst_has_its_calls_and_lasts(monkeypatch, each, calls):
+    measure = load("measure")
+    monkeypatch.setattr(measure, "seconds_of", lambda side, device: each)
+    assert measure.burst(lambda: None, 7) == [each] * calls
+
+
 def test_reference_refuses_a_device_that_computes_something_else(monkeypatch):
     exact, setting = load("exact"), load("setting")
     net, x = setting.network(4), setting.points(5)
