@@ -82,7 +82,18 @@ def test_the_least_budget_is_enough_and_nothing_less(x, y):
         ntk.gram(net, points, x, others, y, memory=least - 1)
 
 
-def test_the_least_budget_takes_few_pieces(monkeypatch):
+VERBS = {assembly: ntk.gram, drift: lambda net, *more, memory: ntk.kernel_drift(net, net, *more, memory=memory)}
+
+
+def at_least_budget(verb, *arguments):
+    """Call a verb with the least budget, which its refusal names."""
+    with pytest.raises(ValueError, match="memory: expected at least") as refusal:
+        verb(*arguments, memory=100)
+    return verb(*arguments, memory=int(re.search(r"at least (\d+) bytes", str(refusal.value))[1]))
+
+
+@pytest.mark.parametrize("module", VERBS, ids=lambda module: module.__name__)
+def test_the_least_budget_takes_few_pieces(monkeypatch, module):
     """Below 32 points workspaces weigh more than factors, and a gram takes minutes."""
     net, x, calls = NARROW.net(), uniform(320), []
 
@@ -90,27 +101,23 @@ def test_the_least_budget_takes_few_pieces(monkeypatch):
         calls.append(args)
         return contract(*args)
 
-    monkeypatch.setattr(assembly, "contract", counted)
-    with pytest.raises(ValueError, match="memory: expected at least") as refusal:
-        ntk.gram(net, x, wave, memory=100)
-    ntk.gram(net, x, wave, memory=int(re.search(r"at least (\d+) bytes", str(refusal.value))[1]))
-    assert len(calls) == 10 * 11 // 2
+    monkeypatch.setattr(module, "contract", counted)
+    at_least_budget(VERBS[module], net, x, wave)
+    kernels = {assembly: 1, drift: 2}[module]
+    assert len(calls) == kernels * 10 * 11 // 2
 
 
-@pytest.mark.parametrize("module", [assembly, drift], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", VERBS, ids=lambda module: module.__name__)
 def test_pieces_are_of_one_group_each(monkeypatch, module):
-    """The bytes of a piece are counted for one group: thirty small ones together would exceed the budget."""
-    net, groups, found = NARROW.net(), {str(i): (uniform(20, 2, i), wave) for i in range(30)}, []
+    """The bytes of a piece are counted for one group: several small ones together would exceed the budget."""
+    net, groups, found = NARROW.net(), {str(i): (uniform(10, 2, i), wave) for i in range(3)}, []
 
     def recorded(chain, args, piece, *more):
         found.append(piece.names)
         return sweep(chain, args, piece, *more)
 
     monkeypatch.setattr(module, "sweep", recorded)
-    if module is assembly:
-        ntk.gram(net, groups, memory="300kB")
-    else:
-        ntk.kernel_drift(net, net, groups, memory="300kB")
+    at_least_budget(VERBS[module], net, groups)
     assert {len(names) for names in found} == {1}
 
 
