@@ -113,7 +113,7 @@ def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
     channels = max((r.spec.n_channels for r in groups.recordings), default=1)
     rows, split = max(tile_rows, channels), split_row(chain, max(widths))
     several = any(r.n_components > 1 for r in groups.recordings)  # the cotangents of a lone one lie over Z
-    stacks = 2 * max(widths) + 2 * (max(widths[1:]) if several else widths[-1]) + sum(widths[1:])
+    stacks = widths[0] + 2 * max(widths[1:]) + 2 * (max(widths[1:]) if several else widths[-1]) + sum(widths[1:])
     products = (len(chain.layers) + 1) * (channels + 1) // 2 + 1
     tile = rows * (2 * _PANEL_BYTES + item * (stacks + products)) + 2 * (rows + -rows % 16) * split
     packed = sum((_number_bytes(chain, m) + _number_bytes(chain, n)) * (m + 32) * (n + 32) for n, m in pairwise(widths))

@@ -50,13 +50,13 @@ void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points poin
   const core::ActivationParams<T> params = layer.activation_params;
   const auto F = count_of<kF>(group.directions);
   const auto M = count_of<kM>(group.collapsed);
-  const int64_t channel = e.tile->count * kPanel<T>, omega_stride = group.omega_stride;
+  const int64_t channel = e.channel, row = e.row, omega_stride = group.omega_stride;
   const T* const omegas = group.omega + e.tile->first * omega_stride;
   for_each_vector<T>(columns, [&](auto read, auto write, int64_t v) {
     const int64_t column = columns.first + v;
     const Vec<T> bias = layer.bias ? read(layer.bias + column) * layer.bias_scale : Vec<T>{};
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
-      const T* zi = z + i * kPanel<T> + v;
+      const T* zi = z + i * row + v;
       T* hi = h.data + i * h.row + column;
       const T* omega = omegas + i * omega_stride;
       const Vec<T> z0 = load<T>(zi) + bias;
@@ -65,10 +65,7 @@ void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points poin
       core::push_forward(
           s, F, M, [&](int c) { return load<T>(zi + c * channel); },
           [&](int c, Vec<T> x) { write(hi + c * h.channel, x); }, [&](int m, int k) { return omega[m * F + k]; });
-      if (stash.data == nullptr) continue;
-      T* to = stash.data + i * stash.row + column;
-      write(to, core::kStashesBase<A> ? base.a : z0);
-      for (int c = 1; c < 1 + F + M; ++c) write(to + c * stash.channel, load<T>(zi + c * channel));
+      if (stash.data != nullptr) write(stash.data + i * stash.row + column, core::kStashesBase<A> ? base.a : z0);
     }
   });
 }
@@ -117,12 +114,12 @@ void pull_vectors(const Epilogue<T>& e, const T* g, Columns columns, Points poin
   const auto F = count_of<kF>(e.component->directions);
   const auto M = count_of<kM>(e.component->collapsed);
   const ChannelPlaces<T, kF, kM> places(e);
-  const int64_t channel = e.tile->count * kPanel<T>, omega_stride = group.omega_stride;
+  const int64_t channel = e.channel, row = e.row, omega_stride = group.omega_stride;
   const T* const omegas = group.omega + e.tile->first * omega_stride;
   for_each_vector<T>(columns, [&](auto read, auto write, int64_t v) {
     const int64_t column = columns.first + v;
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
-      const T* gi = g + i * kPanel<T> + v;
+      const T* gi = g + i * row + v;
       const T* zi = stash.data + i * stash.row + column;
       T* to = zbar.data + i * zbar.row + column;
       const T* omega = omegas + i * omega_stride;

@@ -36,9 +36,9 @@ struct Points {
 template <class T>
 struct Epilogue;
 
-// Works on some columns and points of a layer; the panel is (channels, count, kPanel). Its calls run beside a product on
-// matrix tiles, so all of it passes in registers: an argument that is stored piece by piece and loaded whole waits until
-// everything before it has retired.
+// Works on some columns and points of a layer, from products that stand as the epilogue says. Its calls run beside a
+// product on matrix tiles, so all of it passes in registers: an argument that is stored piece by piece and loaded whole
+// waits until everything before it has retired.
 template <class T>
 using PanelFunction = void (*)(const Epilogue<T>& epilogue, const T* panel, Columns columns, Points points);
 
@@ -49,13 +49,15 @@ struct Epilogue {
   const Tile<T>* tile;
   const Component* component;  // of the cotangents; null in forward sweeps
   Stack<T> stash, to;
+  int64_t channel, row;  // product (c, i, j) of the panel stands at panel[c·channel + i·row + j]
 };
 
-// to = h, and the stash if there is one, from pre-activations z (C, count, kPanel), which lack the bias.
+// to = h from pre-activations z, which lack the bias. If there is a stash they stand in it, and what becomes of the value
+// there is what the pull-back starts from.
 template <class T>
 PanelFunction<T> push_function(const Epilogue<T>& epilogue);
 
-// to = z̄ from cotangents g (C_j, count, kPanel) of one component and the layer's stash.
+// to = z̄ from cotangents g of one component and the layer's stash.
 template <class T>
 PanelFunction<T> pull_function(const Epilogue<T>& epilogue);
 

@@ -1,6 +1,6 @@
 #include "factor_diag.h"
 
-#include "inner_products.h"
+#include "gradient_norms.h"
 #include "sweep.h"
 
 namespace ntkfast {
@@ -14,13 +14,18 @@ void factor_diag_tile(const Sweep<T>& sweep, const Tile<T>& tile, int l, T* a_pr
   const int channels = tile.channels();
   const Stack<T> A{sweep.A[l] + (group.row + tile.first) * layer.n_in, group.n * layer.n_in, layer.n_in};
   const Points points{0, tile.count};
-  if (layer.weight_jacobian != T(0)) inner_products(channels, points, A, layer.n_in, a_products);
+  const Few few = few_units(sweep, group, l);
+  if (few == Few::none && layer.weight_jacobian != T(0)) inner_products(channels, points, A, layer.n_in, a_products);
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
     const Stack<T> D{sweep.D[l] + (component.row + tile.first) * layer.n_out, group.n * layer.n_out, layer.n_out};
     double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
     if (!layer.active) {
       for (int64_t i = 0; i < tile.count; ++i) to[i * group.components] = 0;
+      continue;
+    }
+    if (few != Few::none) {
+      gradient_norms(layer, component, few, points, A, D, to, group.components);
       continue;
     }
     inner_products(component.channels, points, D, layer.n_out, d_products);

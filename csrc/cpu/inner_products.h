@@ -13,6 +13,9 @@ namespace NTKFAST_ISA {
 namespace {
 
 using core::pairs_of;
+
+constexpr int kMostFixed = 5;  // channels whose number the loops know: those of second derivatives in three coordinates
+
 constexpr int pair(int c, int e) { return c >= e ? core::place_of(c, e) : core::place_of(e, c); }
 
 template <class T, int C>
@@ -55,6 +58,7 @@ void inner_products(int channels, Points points, const Stack<T>& x, int64_t widt
     case 2: return inner_products_fixed<T, 2>(points, x, width, products);
     case 3: return inner_products_fixed<T, 3>(points, x, width, products);
     case 4: return inner_products_fixed<T, 4>(points, x, width, products);
+    case 5: return inner_products_fixed<T, 5>(points, x, width, products);
   }
   for (int64_t i = points.first; i < points.first + points.count; ++i)
     for (int c = 0; c < channels; ++c)
@@ -77,9 +81,9 @@ void contract_rows(const Layer<T>& layer, const Component& component, Points poi
     double total = 0;
     const auto add = [&](int c, int e, int at) { total += (c == e ? 1.0 : 2.0) * d_i[pair(c, e)] * a_i[at]; };
     if constexpr (kChannels > 0) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int c = 0; c < kChannels; ++c)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int e = 0; e <= c; ++e) add(c, e, pair(c, e));
     } else if (weight != 0) {  // without the weight there are no products of A
       for (int c = 0; c < component.channels; ++c)
@@ -99,6 +103,7 @@ void contract_diag(const Layer<T>& layer, const Component& component, Points poi
     case 2: return contract_rows<T, 2>(layer, component, points, a, a_pairs, d, diag, stride);
     case 3: return contract_rows<T, 3>(layer, component, points, a, a_pairs, d, diag, stride);
     case 4: return contract_rows<T, 4>(layer, component, points, a, a_pairs, d, diag, stride);
+    case 5: return contract_rows<T, 5>(layer, component, points, a, a_pairs, d, diag, stride);
   }
   contract_rows<T, 0>(layer, component, points, a, a_pairs, d, diag, stride);
 }

@@ -31,7 +31,7 @@ void add_weight(const Jvp<T>& p, const PackedWeights<T>& tangents, const Tile<T>
   const Left<T> left{A.data, A.row, scratch + 2 * rows * kPanel<T>};
   split_left(left, rows, layer.n_in);
   stack_product(
-      StackProduct<T>{tile.channels(), tile.count, left, layer.n_in, layer.n_out, scratch},
+      StackProduct<T>{tile.channels(), tile.count, left, layer.n_in, layer.n_out, scratch_products(scratch, rows)},
       [&](int64_t q) { return tangents.panel(l, q); },
       [&](Columns columns, const T* products, Points points) {
         for (int j = 0; j < group.components; ++j) {

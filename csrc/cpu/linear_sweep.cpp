@@ -1,6 +1,6 @@
 #include "linear_sweep.h"
 
-#include "inner_products.h"
+#include "gradient_norms.h"
 #include "sweep.h"
 
 // With u the output channels of a point, s its seeds and y its offset,
@@ -44,9 +44,11 @@ class LinearLayout : public SlotLayout {
       const Layer<T>& layer = sweep.layer[l];
       Z.get()[l] = layer.keeps_stash ? take(rows * padded<T>(layer.n_out)) : -1;
     }
-    // A gradient asks for the inputs of every layer; without one two stacks take turns, and more of the tile stays in L2.
-    for (int l = 0; l <= L; ++l)
-      A.get()[l] = l < 2 || asks_for_gradient(p) ? take(rows * padded<T>(widest(sweep))) : A.get()[l - 2];
+    // A gradient asks for the inputs of every layer; without one two stacks take turns behind the inputs of the network, and
+    // more of the tile stays in L2.
+    A.get()[0] = take(rows * padded<T>(sweep.layer[0].n_in));
+    for (int l = 1; l <= L; ++l)
+      A.get()[l] = l < 3 || asks_for_gradient(p) ? take(rows * padded<T>(widest(sweep))) : A.get()[l - 2];
     for (int64_t& d : D) d = take(rows * padded<T>(widest(sweep)));
     inputs = take(2 * packed_size<T>(kPanel<T>, rows));
     row = take(rows * (8 / static_cast<int64_t>(sizeof(T))));  // pointers
@@ -165,7 +167,8 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
     copy_stack(channels, tile.count, n_in, stacks.A[l], stack_of(sweep.A[l], group.row, tile, n_in));
   };
   forward_tile(sweep, L, forward, tile, stacks, memory + slot.scratch, keep_inputs, [&](int l, Points points) {
-    if (diag && l >= first && l < L) inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+    if (diag && l >= first && l < L && few_units(sweep, group, l) == Few::none)
+      inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
@@ -182,16 +185,19 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
                             memory + slot.weight.get()[l]);
       if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
     };
-    backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, keep_cotangents,
-                  [&](int l, Points points) {
-                    if (!diag) return;
-                    const Layer<T>& layer = sweep.layer[l];
-                    T* products = memory + slot.d_products;
-                    inner_products(component.channels, points, stacks.D[l], layer.n_out, products);
-                    double* to =
-                        sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-                    contract_diag(layer, component, points, a_products(l), a_pairs, products, to, group.components);
-                  });
+    backward_tile(
+        sweep, backward, tile, component, first, stacks, memory + slot.scratch, keep_cotangents,
+        [&](int l, Points points) {
+          if (!diag) return;
+          const Layer<T>& layer = sweep.layer[l];
+          double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
+          const Few few = few_units(sweep, group, l);
+          if (few != Few::none)
+            return gradient_norms(layer, component, few, points, stacks.A[l], stacks.D[l], to, group.components);
+          T* products = memory + slot.d_products;
+          inner_products(component.channels, points, stacks.D[l], layer.n_out, products);
+          contract_diag(layer, component, points, a_products(l), a_pairs, products, to, group.components);
+        });
   }
 }
 

@@ -16,19 +16,40 @@ inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
   return {first, columns - first < panel ? columns - first : panel};
 }
 
-// What a layer's product reads and what it works in. The rows of a tile-local stack stand together, so that its channels
-// are one left operand.
+// Where products stand: those of panel q, (channels, count, kPanel), in place q % places, row after row. The products of a
+// panel are made while those of the one before it are read.
+template <class T>
+struct Products {
+  T* data;
+  int64_t row, place, places;
+
+  T* at(int64_t q) const { return data + q % places * place; }
+};
+
+template <class T>
+Products<T> scratch_products(T* scratch, int64_t rows) {
+  return {scratch, kPanel<T>, rows * kPanel<T>, 2};
+}
+
+// Each panel in its columns of a tile-local stack, whose rows are padded to whole vectors.
+template <class T>
+Products<T> products_within(Stack<T> stack, int64_t columns) {
+  return {stack.data, stack.row, kPanel<T>, ceil_div(columns, kPanel<T>)};
+}
+
+// What a layer's product reads and writes. The rows of a tile-local stack stand together, so that its channels are one left
+// operand.
 template <class T>
 struct StackProduct {
   int channels;
   int64_t count;  // points
   Left<T> left;   // channels · count rows of depth K
   int64_t K, columns;
-  T* products;  // (2, channels, count, kPanel): of this panel and of the one before it
+  Products<T> products;
 };
 
 // Σ_k left[r, k] panel[k, j], panel by panel:
-//   finish(columns, products, points)   turns products (channels, count, kPanel) of some points into what is stored
+//   finish(columns, products, points)   turns a panel's products, of some points, into what is stored
 //   split(p, row)                       splits kSplitRows rows of the finished columns of panel p, for the next product
 //   meanwhile(points)                   work on some points that neither waits for this product nor is waited for
 template <class T, class Panel, class Finish, class Split, class Meanwhile>
@@ -37,16 +58,15 @@ void stack_product(const StackProduct<T>& p, const Panel& panel, const Finish& f
   const int64_t rows = p.channels * p.count, panels = ceil_div(p.columns, kPanel<T>);
   const int64_t blocks = ceil_div(rows, kSplitRows), everything = p.count + blocks;
   const auto multiply = [&](int64_t q, auto... aside) {
-    product<false>(p.left, 0, rows, panel(q), panel_columns(q, kPanel<T>, p.columns).width, p.K,
-                   p.products + q % 2 * rows * kPanel<T>, kPanel<T>, aside...);
+    product<false>(p.left, 0, rows, panel(q), panel_columns(q, kPanel<T>, p.columns).width, p.K, p.products.at(q),
+                   p.products.row, aside...);
   };
   // Pieces from … to − 1 of what follows panel q: its points, then its blocks. Before the first one: of meanwhile's.
   const auto follow = [&](int64_t q, int64_t from, int64_t to) {
     if (from >= to) return;
     if (q < 0) return meanwhile(Points{from, to - from});
     const int64_t last = to < p.count ? to : p.count;
-    if (from < last)
-      finish(panel_columns(q, kPanel<T>, p.columns), p.products + q % 2 * rows * kPanel<T>, Points{from, last - from});
+    if (from < last) finish(panel_columns(q, kPanel<T>, p.columns), p.products.at(q), Points{from, last - from});
     for (int64_t block = from > p.count ? from : p.count; block < to; ++block) split(q, (block - p.count) * kSplitRows);
   };
   if (!on_tiles<T>(p.K)) {

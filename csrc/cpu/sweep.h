@@ -15,7 +15,7 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Views of one tile, indexed by layer. A[layers] is the output.
+// Views of one tile, indexed by layer. A[layers] is the output; Z is tile-local, for products are written into it.
 template <class T>
 struct TileStacks {
   Stack<T>* A;
@@ -134,12 +134,14 @@ void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& wei
   after(0);
   for (int l = 0; l < layers; ++l) {
     const Layer<T>& layer = sweep.layer[l];
-    const Epilogue<T> epilogue{&layer, &tile, nullptr, stacks.Z[l], stacks.A[l + 1]};
+    const Stack<T> stash = stacks.Z[l];
+    const Products<T> z = stash.data == nullptr ? scratch_products(scratch, rows) : products_within(stash, layer.n_out);
+    const Epilogue<T> epilogue{&layer, &tile, nullptr, stash, stacks.A[l + 1], tile.count * z.row, z.row};
     const PanelFunction<T> push = push_function(epilogue);
     stack_product(
-        StackProduct<T>{tile.channels(), tile.count, left(l), layer.n_in, layer.n_out, scratch},
+        StackProduct<T>{tile.channels(), tile.count, left(l), layer.n_in, layer.n_out, z},
         [&](int64_t p) { return weights.panel(l, p); },
-        [&](Columns columns, const T* z, Points points) { push(epilogue, z, columns, points); },
+        [&](Columns columns, const T* panel, Points points) { push(epilogue, panel, columns, points); },
         [&](int64_t p, int64_t row) {
           if (l + 1 < layers) split_left(left(l + 1), rows, layer.n_out, row, p);
         },
@@ -167,7 +169,7 @@ void copy_panel(const Epilogue<T>& e, const T* g, Columns columns, Points points
   for (int c = 0; c < e.component->channels; ++c)
     for (int64_t i = points.first; i < points.first + points.count; ++i)
       for (int64_t j = 0; j < columns.width; ++j)
-        e.to.data[c * e.to.channel + i * e.to.row + columns.first + j] = g[(c * e.tile->count + i) * kPanel<T> + j];
+        e.to.data[c * e.to.channel + i * e.to.row + columns.first + j] = g[c * e.channel + i * e.row + j];
 }
 
 // Cotangents down to layer `first`. When D_l is complete, after(l) and meanwhile(l, points) run as in forward_tile.
@@ -178,8 +180,10 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
   const int last = sweep.layers - 1;
   const int64_t rows = component.channels * tile.count;
   const auto left = [&](int l) { return left_of_layer(sweep, l, rows, stacks.D[l], scratch); };
+  const Products<T> cotangents = scratch_products(scratch, rows);
   const auto epilogue = [&](int l) {
-    return Epilogue<T>{&sweep.layer[l], &tile, &component, stacks.Z[l], stacks.D[l]};
+    return Epilogue<T>{&sweep.layer[l], &tile, &component, stacks.Z[l], stacks.D[l], tile.count * cotangents.row,
+                       cotangents.row};
   };
   const Epilogue<T> outputs = epilogue(last);
   const PanelFunction<T> finish_outputs = outputs.stash.data == nullptr ? copy_panel<T> : pull_function(outputs);
@@ -195,7 +199,7 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
     const Epilogue<T> below = epilogue(l - 1);
     const PanelFunction<T> pull = below.stash.data == nullptr ? copy_panel<T> : pull_function(below);
     stack_product(
-        StackProduct<T>{component.channels, tile.count, left(l), layer.n_out, layer.n_in, scratch},
+        StackProduct<T>{component.channels, tile.count, left(l), layer.n_out, layer.n_in, cotangents},
         [&](int64_t p) { return weights.panel(l, p); },
         [&](Columns columns, const T* g, Points points) { pull(below, g, columns, points); },
         [&](int64_t p, int64_t row) {

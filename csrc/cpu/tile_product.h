@@ -43,9 +43,9 @@ struct Matrix {
 };
 
 // KMajor: a[r, k] stands at a[k·lda + r], else at a[r·lda + k]. Only the first Vectors of the panel's two vectors are
-// computed.
+// computed. `out` is the tile's own copy: of one that is referred to, a sum that is written might change the members.
 template <class T, int R, int Vectors, bool KMajor, class Out>
-void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out& out) {
+void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out out) {
   Vec<T> sum[R][Vectors];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
