@@ -48,8 +48,10 @@ def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: in
         for name in part.names:
             own = piece[:, slices[name]].sum(1) if len(part.names) > 1 else piece.sum(1)
             sums[name] = sums[name] + own if name in sums else own
-    nothing = torch.zeros(len(chain.layers), dtype=torch.float64, device=chain.device)
-    return {name: sums.get(name, nothing) for name in groups.names}
+    for name in groups.names:
+        if name not in sums:  # it has no points
+            sums[name] = torch.zeros(len(chain.layers), dtype=torch.float64, device=chain.device)
+    return {name: sums[name] for name in groups.names}
 
 
 def chunks(

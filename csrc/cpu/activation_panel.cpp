@@ -17,14 +17,15 @@ auto count_of(int number) {
   else return std::integral_constant<int, N>{};
 }
 
-// Function<F, M>::value for the commonest jets: value; value and a first derivative; two directions and a collapsed
-// channel; and for all others.
+// Function<F, M>::value for the commonest jets: value; value and a first derivative; one, two or three directions and a
+// collapsed channel; and for all others.
 template <template <int, int> class Function>
 auto function_of_counts(int directions, int collapsed) {
   if (directions == 0 && collapsed == 0) return Function<0, 0>::value;
   if (directions == 0 && collapsed == 1) return Function<0, 1>::value;
   if (directions == 1 && collapsed == 1) return Function<1, 1>::value;
   if (directions == 2 && collapsed == 1) return Function<2, 1>::value;
+  if (directions == 3 && collapsed == 1) return Function<3, 1>::value;
   return Function<kAny, kAny>::value;
 }
 
