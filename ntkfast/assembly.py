@@ -44,7 +44,7 @@ def assemble(
     chosen = paths(chain, x, y, method)
     # A part of the budget each for the Jacobians of explicit layers, of rows and of columns, at a time.
     formed = None if budget is None else budget // 8
-    beside = streaming_bytes(chain, x, 128) + panel_bytes(chain, x) + (2 * (formed or 0) if any(chosen) else 0)
+    beside = streaming_bytes(chain, x, 0) + panel_bytes(chain, x) + (2 * (formed or 0) if any(chosen) else 0)
     sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
     whole = K.nbytes * summed**2 if summed > 1 else 0
     if not K.numel() or sum(sizes) + digit_bytes(chain, x, chosen) + whole + beside <= (budget or FACTOR_BYTES):

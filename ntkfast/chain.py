@@ -223,7 +223,7 @@ def check_order(chain: Chain, order: int) -> None:
 
 
 def _find_leaves(module: nn.Module, name: str, seen: set[int], leaves: list[tuple[str, Any]]) -> None:
-    """Add the modules that compute, in order, after the checks that concern every module."""
+    """Append the modules that compute to `leaves`, in order, after the checks that concern every module."""
     if id(module) in seen:
         _refuse(name, module, "every module to occur once (make a fresh one for each place)", "one that occurs twice")
     seen.add(id(module))

@@ -107,15 +107,27 @@ def panel_bytes(chain: Chain, groups: GroupArgs) -> int:
     return torch.get_num_threads() * 2 * (_PANEL_BYTES * channels * 2 * max(chain.widths) + _SUMS_BYTES)
 
 
+def _stack_row(width: int, item: int) -> int:
+    """Bytes of a row of a tile's stack (`padded` in csrc/cpu/sweep.h)."""
+    lines = -(-width * item // 64)
+    return 64 * (lines + 1 if lines % 8 == 0 else lines)
+
+
 def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
-    """Bytes of a streaming diagonal whatever the number of points: packed weights and one tile a thread."""
+    """Bytes of a streaming sweep whatever the number of points: packed weights and one tile a thread.
+
+    Of a tile (csrc/cpu/diag.cpp): the inputs, A and D twice, Z of every layer, products of channels, and of two panels.
+    """
     item, widths = chain.dtype.itemsize, chain.widths
     channels = max((r.spec.n_channels for r in groups.recordings), default=1)
-    rows, split = max(tile_rows, channels), split_row(chain, max(widths))
+    split = split_row(chain, max(widths))
+    rows = max(tile_rows or (192 if split and max(widths) > 320 else 128), channels)
     several = any(r.n_components > 1 for r in groups.recordings)  # the cotangents of a lone one lie over Z
-    stacks = widths[0] + 2 * max(widths[1:]) + 2 * (max(widths[1:]) if several else widths[-1]) + sum(widths[1:])
+    widest = max(widths[1:])
+    stacked = (widths[0], widest, widest, *2 * (widest if several else widths[-1],), *widths[1:])
+    stacks = sum(_stack_row(width, item) for width in stacked)
     products = (len(chain.layers) + 1) * (channels + 1) // 2 + 1
-    tile = rows * (2 * _PANEL_BYTES + item * (stacks + products)) + 2 * (rows + -rows % 16) * split
+    tile = rows * (2 * _PANEL_BYTES + stacks + item * products) + 2 * (rows + -rows % 16) * split
     packed = sum((_number_bytes(chain, m) + _number_bytes(chain, n)) * (m + 32) * (n + 32) for n, m in pairwise(widths))
     return torch.get_num_threads() * tile + packed
 

@@ -89,6 +89,11 @@ def u_xx(u):
     return u.d(x=2)
 
 
+@ntk.residual("x")
+def slope_and_curvature(u):
+    return {"slope": u.d(x=1), "curvature": u.d(x=2) - u}
+
+
 @ntk.residual("t", "x", "y")
 def wave_in_the_plane(u):
     return u.d(t=2) - 4.0 * u.laplacian("x", "y")
@@ -288,6 +293,7 @@ CASES = [
     Case("several_outputs-one", lambda: mlp(nn.Tanh, (2, 9, 3)), ntk.value[1]),
     Case("classifier-value", lambda: mlp(nn.ReLU, (30, 8, 10)), ntk.value, columns=30),
     Case("one_input-u_xx", lambda: mlp(nn.Tanh, (1, 16, 16, 1)), u_xx, columns=1),
+    Case("one_input-slope_and_curvature", lambda: mlp(nn.Tanh, (1, 16, 1)), slope_and_curvature, columns=1),
     Case("three_inputs-wave", lambda: mlp(nn.Tanh, (3, 16, 16, 1)), wave_in_the_plane, columns=3),
     Case("three_inputs-gradient", lambda: mlp(ntk.Sin, (3, 9, 17, 1)), gradient_in_the_plane, columns=3),
     Case("one_hidden_unit-u_xx", lambda: mlp(nn.Tanh, (1, 1, 1)), u_xx, columns=1),

@@ -79,6 +79,14 @@ def test_importing_starts_no_gpu_and_loads_no_matplotlib(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
 
 
+def test_lines_of_native_code_fit_a_screen():
+    sources = [path for path in Path(__file__).parents[1].joinpath("csrc").rglob("*") if path.is_file()]
+    assert len(sources) > 50
+    for path in sources:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert len(line) <= 120, f"{path.name}:{number}"
+
+
 def test_files_are_short():
     for path in FILES:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path.name

@@ -281,7 +281,8 @@ def test_columns_that_travel_with_the_points(verb):
 
 ACTIVATIONS = ["tanh", "sin", "erf", "sigmoid", "gelu", "gelu_tanh", "silu", "softplus", "softplus_beta_threshold"]
 LEVEL_CASES = [f"{name}-wave" for name in [*ACTIVATIONS, "odd_widths", "wide", "wider"]]
-LEVEL_CASES += ["tanh-two_components", "tanh-products", "classifier-value"]
+LEVEL_CASES += ["tanh-two_components", "tanh-products", "classifier-value", "three_inputs-wave"]
+LEVEL_CASES += ["three_inputs-gradient", "one_input-slope_and_curvature"]
 
 SCRIPT = """
 import sys
@@ -347,6 +348,20 @@ def test_infinite_products_stay_where_they_are(activation):
     assert exact.isfinite()
     for found in (ntk.trace(net, x, wrt="*.bias"), ntk.gram(net, x, wrt="*.bias", method="structured").trace()):
         assert torch.isclose(found, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("wrt", "scale"), [("*.bias", 1e25), ("*.weight", 1e-25)])
+def test_infinite_norms_of_gradients_stay_where_they_are(wrt: str, scale: float):
+    """Squares of inputs may overflow where only biases are asked for, of cotangents where only weights are."""
+    net, x = randomized(nn.Sequential(nn.Linear(1, 8), nn.Linear(8, 1))).float(), uniform(5, 1).float() * scale
+    slope = ntk.residual("x")(lambda u: u + min(scale, 1.0) * u.d(x=1))
+    with torch.no_grad():
+        net[0].bias.zero_()
+        net[1].weight.div_(min(scale, 1.0))
+    exact = reference.trace(double(net), x.double(), slope, wrt=wrt)
+    assert 0.1 < exact < 1e3
+    for trace in (ntk.trace(net, x, slope, wrt=wrt), ntk.factors(net, x, slope, wrt=wrt).trace()):
+        assert torch.isclose(trace.double(), exact, rtol=1e-5)
 
 
 @ntk.residual("t", "x")

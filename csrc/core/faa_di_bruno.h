@@ -13,8 +13,8 @@
 //   z̄₀  = σ₁g₀ + σ₂ Σ_{c≥1} z_c g_c + σ₃ Σ_m g_m Σ_k ω_mk z_k²
 //
 // F and M may be ints or std::integral_constant (then the loops unroll). z(c) and g(c) read a channel, h(c, v) and
-// zbar(c, v) write one, omega(m, k) reads a weight. zbar may write over z, and over z of earlier channels: directions are
-// written in order, each after its z and all else is read, then the collapsed channels and the value.
+// zbar(c, v) write one, omega(m, k) reads a weight. zbar may write over z, and over z of earlier channels: directions
+// are written in order, each after its z and all else is read, then the collapsed channels and the value.
 #pragma once
 
 #include "activation.h"

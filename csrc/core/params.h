@@ -1,5 +1,5 @@
-// What the native operations work on, as plain pointers and sizes. No code here: these types are shared by the translation
-// units of every instruction-set level.
+// What the native operations work on, as plain pointers and sizes. No code here: these types are shared by the
+// translation units of every instruction-set level.
 //
 // Row order of the ragged stacks. A group of n points whose jet has C channels owns C·n rows of every layer's input
 // stack A and stash Z, channel by channel: row = group.row + c·n + i. Component j of the group needs C_j of these

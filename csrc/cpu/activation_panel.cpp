@@ -41,13 +41,24 @@ void for_each_vector(Columns columns, const Body& body) {
   }
 }
 
-// A write of a vector might change whatever is in memory, as far as the compiler knows: what a loop over points needs of
-// sizes and places stands in local variables.
+// σ and its derivatives from what is kept of the value: z₀, or what the elementary function gave.
+template <class T, core::Activation A>
+core::Sigma<Vec<T>> sigma_of(Vec<T> kept, core::ActivationParams<T> params) {
+  core::Base<Vec<T>> base{kept, Vec<T>{}};
+  if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(kept, params);
+  return core::sigma<A>(kept, base, params);
+}
+
+// What is kept takes the place of the values of all points before anything else: an elementary function is a long chain
+// of operations, of which the processor has several under way only if little stands between them.
+//
+// A write of a vector might change whatever is in memory, as far as the compiler knows: what a loop over points needs
+// of sizes and places stands in local variables.
 template <class T, core::Activation A, int kF, int kM>
-void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points points) {
+void push_vectors(const Epilogue<T>& e, T* z, Columns columns, Points points) {
   const Layer<T>& layer = *e.layer;
   const Group<T>& group = *e.tile->group;
-  const Stack<T> h = e.to, stash = e.stash;
+  const Stack<T> h = e.to;
   const core::ActivationParams<T> params = layer.activation_params;
   const auto F = count_of<kF>(group.directions);
   const auto M = count_of<kM>(group.collapsed);
@@ -57,16 +68,18 @@ void push_vectors(const Epilogue<T>& e, const T* z, Columns columns, Points poin
     const int64_t column = columns.first + v;
     const Vec<T> bias = layer.bias ? read(layer.bias + column) * layer.bias_scale : Vec<T>{};
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
+      T* zi = z + i * row + v;
+      Vec<T> kept = load<T>(zi) + bias;
+      if constexpr (core::kStashesBase<A>) kept = core::base<A, Elementary>(kept, params).a;
+      store<T>(zi, kept);
+    }
+    for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T* zi = z + i * row + v;
       T* hi = h.data + i * h.row + column;
       const T* omega = omegas + i * omega_stride;
-      const Vec<T> z0 = load<T>(zi) + bias;
-      const core::Base<Vec<T>> base = core::base<A, Elementary>(z0, params);
-      const core::Sigma<Vec<T>> s = core::sigma<A>(z0, base, params);
       core::push_forward(
-          s, F, M, [&](int c) { return load<T>(zi + c * channel); },
+          sigma_of<T, A>(load<T>(zi), params), F, M, [&](int c) { return load<T>(zi + c * channel); },
           [&](int c, Vec<T> x) { write(hi + c * h.channel, x); }, [&](int m, int k) { return omega[m * F + k]; });
-      if (stash.data != nullptr) write(stash.data + i * stash.row + column, core::kStashesBase<A> ? base.a : z0);
     }
   });
 }
@@ -77,8 +90,8 @@ inline int64_t omega_place(const Component& component, int group_directions, int
   return (channel[component.directions + m] - 1 - group_directions) * group_directions + channel[k] - 1;
 }
 
-// Where channel c of a component stands in the stash of a point, and ω_mk in the group's: found once where their numbers
-// are known, looked up each time otherwise.
+// Where channel c of a component stands in the stash of a point, and ω_mk in the group's: found once where their
+// numbers are known, looked up each time otherwise.
 template <class T, int kF, int kM>
 class ChannelPlaces {
  public:
@@ -108,7 +121,7 @@ class ChannelPlaces {
 };
 
 template <class T, core::Activation A, int kF, int kM>
-void pull_vectors(const Epilogue<T>& e, const T* g, Columns columns, Points points) {
+void pull_vectors(const Epilogue<T>& e, T* g, Columns columns, Points points) {
   const Group<T>& group = *e.tile->group;
   const Stack<T> stash = e.stash, zbar = e.to;
   const core::ActivationParams<T> params = e.layer->activation_params;
@@ -124,13 +137,9 @@ void pull_vectors(const Epilogue<T>& e, const T* g, Columns columns, Points poin
       const T* zi = stash.data + i * stash.row + column;
       T* to = zbar.data + i * zbar.row + column;
       const T* omega = omegas + i * omega_stride;
-      const Vec<T> z0 = read(zi);
-      core::Base<Vec<T>> base{z0, Vec<T>{}};
-      if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(z0, params);
-      const core::Sigma<Vec<T>> s = core::sigma<A>(z0, base, params);
       core::pull_back(
-          s, F, M, [&](int c) { return read(zi + places.stash(c)); }, [&](int c) { return load<T>(gi + c * channel); },
-          [&](int c, Vec<T> x) { write(to + c * zbar.channel, x); },
+          sigma_of<T, A>(read(zi), params), F, M, [&](int c) { return read(zi + places.stash(c)); },
+          [&](int c) { return load<T>(gi + c * channel); }, [&](int c, Vec<T> x) { write(to + c * zbar.channel, x); },
           [&](int m, int k) { return omega[places.omega(m, k)]; });
     }
   });

@@ -40,7 +40,7 @@ struct Epilogue;
 // product on matrix tiles, so all of it passes in registers: an argument that is stored piece by piece and loaded whole
 // waits until everything before it has retired.
 template <class T>
-using PanelFunction = void (*)(const Epilogue<T>& epilogue, const T* panel, Columns columns, Points points);
+using PanelFunction = void (*)(const Epilogue<T>& epilogue, T* panel, Columns columns, Points points);
 
 // What a layer's epilogue works on.
 template <class T>
@@ -52,8 +52,8 @@ struct Epilogue {
   int64_t channel, row;  // product (c, i, j) of the panel stands at panel[c·channel + i·row + j]
 };
 
-// to = h from pre-activations z, which lack the bias. If there is a stash they stand in it, and what becomes of the value
-// there is what the pull-back starts from.
+// to = h from pre-activations z, which lack the bias; where there is a stash, z stands in it. Its value channel is
+// replaced by what the pull-back starts from: z₀ with the bias, or the base value of σ (core::kStashesBase).
 template <class T>
 PanelFunction<T> push_function(const Epilogue<T>& epilogue);
 

@@ -1,33 +1,25 @@
 #include "diag.h"
 
-#include "gradient_norms.h"
+#include "layer_diag.h"
 #include "sweep.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Tile-local memory of one slot: the inputs, two A and two D stacks that alternate from layer to layer, one Z stack a
-// layer, the inner products of every A and of the current D. D stacks only for what does not lie over Z.
+// Tile-local memory of one slot: the inputs of the network, which the end of the backward sweep asks for, two A and two
+// D stacks that alternate from layer to layer, one Z stack a layer, the inner products of every A and of the current D.
 template <class T>
 struct DiagLayout : SlotLayout {
   int64_t scratch, inputs, A[2], D[2], Z, a_products, d_products;
 
   DiagLayout(const Sweep<T>& sweep, int64_t rows, int64_t points, int max_channels) {
-    int64_t a = 1, d = 1, z = 0;
-    bool several = false;
-    for (int g = 0; g < sweep.groups; ++g) several = several || sweep.group[g].components > 1;
-    for (int l = 0; l < sweep.layers; ++l) {
-      const Layer<T>& layer = sweep.layer[l];
-      const int64_t n_out = padded<T>(layer.n_out);
-      a = n_out > a ? n_out : a;
-      if (several || !layer.keeps_stash) d = n_out > d ? n_out : d;
-      z += layer.keeps_stash ? n_out : 0;
-    }
+    int64_t z = 0;
+    for (int l = 0; l < sweep.layers; ++l) z += sweep.layer[l].keeps_stash ? padded<T>(sweep.layer[l].n_out) : 0;
     scratch = take(scratch_size(sweep, rows));
     inputs = take(rows * padded<T>(sweep.layer[0].n_in));
-    for (int64_t& first : A) first = take(rows * a);
-    for (int64_t& first : D) first = take(rows * d);
+    for (int64_t& first : A) first = take(rows * padded<T>(widest_output(sweep)));
+    for (int64_t& first : D) first = take(rows * padded<T>(widest_apart(sweep)));
     Z = take(rows * z);
     a_products = take(sweep.layers * points * pairs_of(max_channels));
     d_products = take(points * pairs_of(max_channels));
@@ -57,22 +49,14 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   const int needed = sweep.layer[L - 1].keeps_stash ? L : L - 1;
   const auto nothing = [](int) {};
   forward_tile(sweep, needed, forward, tile, stacks, memory + slot.scratch, nothing, [&](int l, Points points) {
-    if (l >= first && l < L && few_units(sweep, group, l) == Few::none)
-      inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+    if (l >= first && l < L) input_products(sweep, group, l, points, stacks.A[l], a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
     if (j + 1 == group.components) pull_in_place(sweep, stacks);
     backward_tile(
         sweep, backward, tile, component, first, stacks, memory + slot.scratch, nothing, [&](int l, Points points) {
-          const Layer<T>& layer = sweep.layer[l];
-          double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-          const Few few = few_units(sweep, group, l);
-          if (few != Few::none)
-            return gradient_norms(layer, component, few, points, stacks.A[l], stacks.D[l], to, group.components);
-          T* products = memory + slot.d_products;
-          inner_products(component.channels, points, stacks.D[l], layer.n_out, products);
-          contract_diag(layer, component, points, a_products(l), a_pairs, products, to, group.components);
+          layer_diag(sweep, tile, j, l, points, stacks.A[l], a_products(l), stacks.D[l], memory + slot.d_products);
         });
   }
 }

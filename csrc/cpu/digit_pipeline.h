@@ -1,5 +1,5 @@
-// Products of a strip of rows and a panel of rows, in digits, one after the other: the vectors finish one of them (numbers
-// from its sums, a Hadamard product) while the tiles work on the next.
+// Products of a strip of rows and a panel of rows, in digits, one after the other: the vectors finish one of them
+// (numbers from its sums, a Hadamard product) while the tiles work on the next.
 #pragma once
 
 #include "digit_product.h"
@@ -14,7 +14,8 @@ constexpr int64_t kStripRows = 2 * kDigitRows;
 template <class T>
 constexpr int64_t kStrip = kStripRows * kPanel<T>;
 
-// What becomes of a product P, all (kStripRows, kPanel):  to = P, or to += (weight inputs + bias) ∘ P where inputs are given.
+// What becomes of a product P, all (kStripRows, kPanel):  to = P, or to += (weight inputs + bias) ∘ P where inputs are
+// given.
 template <class T>
 struct Destination {
   T* to;

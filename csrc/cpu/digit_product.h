@@ -2,17 +2,17 @@
 //
 //   Σ_k x_k x'_k = 2^(e+e') Σ_s 256^(S−1−s) Σ_{d+d'=s} Σ_k q_dk q'_d'k
 //
-// The sums over k are whole numbers, and exact. Those with s ≥ S are left out. What is left out has random signs: together
-// with the rounding of the operands a few times 2⁻²³ ‖x‖ ‖x'‖ for floats, 2⁻⁵³ for doubles; some twenty times that where
-// one number of a row dwarfs all others; and, at worst, where all others are one and the same number too, depth · 2⁻²³ or
-// 2⁻⁵³ of the largest product. All of it is relative to the norms: a sum that is small only because large numbers met
-// zeros may be lost, where a chain of multiply-adds would have it.
+// The sums over k are whole numbers, and exact. Those with s ≥ S are left out. What is left out has random signs:
+// together with the rounding of the operands a few times 2⁻²³ ‖x‖ ‖x'‖ for floats, 2⁻⁵³ for doubles; some twenty times
+// that where one number of a row dwarfs all others; and, at worst, where all others are one and the same number too,
+// depth · 2⁻²³ or 2⁻⁵³ of the largest product. All of it is relative to the norms: a sum that is small only because
+// large numbers met zeros may be lost, where a chain of multiply-adds would have it.
 //
 // x and x' may change places, and rows may be cut as one likes, without changing a bit.
 //
 // What bounds it. A product of tiles begins every 16 cycles and takes 52, so that three others should stand between two
-// that add to the same sum, and mostly do. Few tiles can be under way: one that waits for L2, or is stored before its last
-// product is done, holds up all others. While tiles multiply, vectors of numbers have one port instead of two.
+// that add to the same sum, and mostly do. Few tiles can be under way: one that waits for L2, or is stored before its
+// last product is done, holds up all others. While tiles multiply, vectors of numbers have one port instead of two.
 #pragma once
 
 #include <iterator>
@@ -45,8 +45,8 @@ struct DigitPlan<float> {
   static constexpr int right_tile(int) { return 7; }
 };
 
-// One block. Sums 3 … 6 come first, the others in their tiles. A left digit goes with all its right ones at once. The next
-// left digit needs them too, but for the first, and one more: three tiles hold them.
+// One block. Sums 3 … 6 come first, the others in their tiles. A left digit goes with all its right ones at once. The
+// next left digit needs them too, but for the first, and one more: three tiles hold them.
 template <>
 struct DigitPlan<double> {
   static constexpr int kBlocks = 1, kLate = 22, kAsides = 16, kLeftTile = 7;
@@ -87,8 +87,8 @@ class DigitUnit {
  public:
   static constexpr int64_t kSize = kUnitRows<T> * kUnitColumns;  // of each sum
 
-  // sums (S, kUnitRows, kUnitColumns) = more ? sums : 0, + those of the operands. aside(0 … kAsides − 1) is called while
-  // the first k block is at work, or the first two.
+  // sums (S, kUnitRows, kUnitColumns) = more ? sums : 0, + those of the operands. aside(0 … kAsides − 1) is called
+  // while the first k block is at work, or the first two.
   template <class Aside>
   NTKFAST_INLINE static void sum(const DigitOperands<T>& p, bool more, std::int32_t* sums, const Aside& aside) {
     const int64_t last = p.k_blocks - 1;

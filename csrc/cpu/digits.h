@@ -92,8 +92,8 @@ NTKFAST_INLINE Vec<double> scaled(Vec<double> v, Vec<double> e) {
 NTKFAST_INLINE Mask<Vec<float>> nearest(Vec<float> v) { return (Mask<Vec<float>>)_mm512_cvtps_epi32((__m512)v); }
 NTKFAST_INLINE Mask<Vec<double>> nearest(Vec<double> v) { return (Mask<Vec<double>>)_mm512_cvtpd_epi64((__m512d)v); }
 
-// Digits have a sign and cannot be cut out of a number q as they are; those of q + Σ 128·256^d are larger by 128 each, and
-// this takes it off again.
+// Digits have a sign and cannot be cut out of a number q as they are; those of q + Σ 128·256^d are larger by 128 each,
+// and this takes it off again.
 NTKFAST_INLINE __m512i digits_as_bytes(Mask<Vec<float>> q) {
   const __m512i offset = _mm512_set1_epi32(0x808080);
   return _mm512_xor_si512(_mm512_add_epi32((__m512i)q, offset), offset);

@@ -1,6 +1,6 @@
 #include "factor_diag.h"
 
-#include "gradient_norms.h"
+#include "layer_diag.h"
 #include "sweep.h"
 
 namespace ntkfast {
@@ -11,26 +11,20 @@ template <class T>
 void factor_diag_tile(const Sweep<T>& sweep, const Tile<T>& tile, int l, T* a_products, T* d_products) {
   const Group<T>& group = *tile.group;
   const Layer<T>& layer = sweep.layer[l];
-  const int channels = tile.channels();
-  const Stack<T> A{sweep.A[l] + (group.row + tile.first) * layer.n_in, group.n * layer.n_in, layer.n_in};
+  const Stack<T> A = stack_of(sweep.A[l], group.row, tile, layer.n_in);
   const Points points{0, tile.count};
-  const Few few = few_units(sweep, group, l);
-  if (few == Few::none && layer.weight_jacobian != T(0)) inner_products(channels, points, A, layer.n_in, a_products);
+  input_products(sweep, group, l, points, A, a_products);
   for (int j = 0; j < group.components; ++j) {
-    const Component& component = group.component[j];
-    const Stack<T> D{sweep.D[l] + (component.row + tile.first) * layer.n_out, group.n * layer.n_out, layer.n_out};
-    double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-    if (!layer.active) {
-      for (int64_t i = 0; i < tile.count; ++i) to[i * group.components] = 0;
-      continue;
-    }
-    if (few != Few::none) {
-      gradient_norms(layer, component, few, points, A, D, to, group.components);
-      continue;
-    }
-    inner_products(component.channels, points, D, layer.n_out, d_products);
-    contract_diag(layer, component, points, a_products, pairs_of(channels), d_products, to, group.components);
+    const Stack<T> D = stack_of(sweep.D[l], group.component[j].row, tile, layer.n_out);
+    layer_diag(sweep, tile, j, l, points, A, a_products, D, d_products);
   }
+}
+
+template <class T>
+void no_diag(const Sweep<T>& sweep, const Tile<T>& tile, int l) {
+  const int64_t k = tile.group->components;
+  double* diag = sweep.diag + l * sweep.residual_rows + tile.group->residual_row + tile.first * k;
+  for (int64_t i = 0; i < tile.count * k; ++i) diag[i] = 0;
 }
 
 }  // namespace
@@ -42,9 +36,11 @@ void factor_diag(const Sweep<T>& sweep, const Parallel& parallel) {
   const Buffer<T> memory(parallel.threads * 2 * size);
   for_each_task(parallel, tiling.tiles() * sweep.layers, [&](int64_t task, int slot) {
     const Tile<T> tile = tiling.tile(task / sweep.layers);
-    T* products_of_slot = memory.get() + slot * 2 * size;
-    if (tile.group->selected)
-      factor_diag_tile(sweep, tile, static_cast<int>(task % sweep.layers), products_of_slot, products_of_slot + size);
+    const int l = static_cast<int>(task % sweep.layers);
+    T* products = memory.get() + slot * 2 * size;
+    if (!tile.group->selected) return;
+    if (sweep.layer[l].active) factor_diag_tile(sweep, tile, l, products, products + size);
+    else no_diag(sweep, tile, l);
   });
 }
 

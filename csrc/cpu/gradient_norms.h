@@ -1,11 +1,11 @@
 // The diagonal's part of a network's first or last layer, from the gradient of its weights itself.
 //
-// Inputs or outputs of a network may be no more than half the channels of a row. Then its gradient, one vector for each of
-// these few units, costs no more than the inner products of channels (inner_products.h), and one sum instead of many:
+// The inputs of a network may be no more than half the channels of a row, and most have one output. Then the gradient,
+// one vector for each of these few units, is less work than inner products of channels (inner_products.h):
 //
 //   ∂r_i/∂W = Σ_c D_i⁽ᶜ⁾ A_i⁽ᶜ⁾ᵀ        K_ii = Σ_u ‖Σ_c F_i⁽ᶜ⁾[u] M_i⁽ᶜ⁾‖² + ‖D_i⁽⁰⁾‖²
 //
-// F is the side of the few units u, M the other one: A and D for few inputs, D and A for few outputs.
+// F is the side of the few units u, M the other one: A and D for few inputs, D and A for one output.
 #pragma once
 
 #include "inner_products.h"
@@ -16,17 +16,24 @@ namespace {
 
 enum class Few { none, inputs, outputs };
 
-// Which side of layer l has few units for every component of a group: u units take u (C + 1) products for each unit of
-// the other side, pairs of channels C (C + 1) / 2.
+// Of a group whose gradients' norms are taken: second derivatives in three coordinates.
+constexpr int kMostChannels = 5;
+
+// Which side of layer l has few units. For each unit of the other side u of them take u (C_j + 1) multiplications for
+// component j; products of channels take C_j (C_j + 1) / 2 of D, and C (C + 1) / 2 of A once for all components.
 template <class T>
 Few few_units(const Sweep<T>& sweep, const Group<T>& group, int l) {
-  int least = group.channels;
-  for (int j = 0; j < group.components; ++j)
-    least = group.component[j].channels < least ? group.component[j].channels : least;
-  if (group.channels > kMostFixed) return Few::none;
-  if (l == 0 && 2 * sweep.layer[l].n_in <= least) return Few::inputs;
-  if (l == sweep.layers - 1 && 2 * sweep.layer[l].n_out <= least) return Few::outputs;
-  return Few::none;
+  const bool first = l == 0, last = l == sweep.layers - 1;
+  if ((!first && !last) || group.channels > kMostChannels) return Few::none;
+  bool inputs = first;
+  int of_gradients = 0;
+  for (int j = 0; j < group.components; ++j) {
+    const int channels = group.component[j].channels;
+    inputs = inputs && 2 * sweep.layer[l].n_in <= channels;
+    of_gradients += channels + 1;
+  }
+  if (inputs) return Few::inputs;
+  return last && sweep.layer[l].n_out == 1 && of_gradients <= pairs_of(group.channels) ? Few::outputs : Few::none;
 }
 
 // The channels of a component in a stack: number c of point i stands at channel[c] + i·row.
@@ -80,10 +87,9 @@ void gradient_norms_fixed(const Layer<T>& layer, Few side, Points points, const 
     }
     T sums[2];
     norms_of_point<T, C, kUnits>(few_i, many_i, width, sums);
-    double value = side == Few::inputs ? sums[1] : 0;
-    for (int u = 0; u < kUnits && side == Few::outputs; ++u) value += static_cast<double>(few_i[0][u]) * few_i[0][u];
-    diag[i * stride] =
-        (weight != 0 ? weight * sums[0] : 0.0) + (bias != 0 ? bias * value : 0.0);  // either may be infinite
+    const double output = few_i[0][0], of_bias = side == Few::inputs ? static_cast<double>(sums[1]) : output * output;
+    // Neither may spoil the other where it is infinite and its parameter frozen.
+    diag[i * stride] = (weight != 0 ? weight * sums[0] : 0.0) + (bias != 0 ? bias * of_bias : 0.0);
   }
 }
 
@@ -91,19 +97,20 @@ template <class T, int C>
 void gradient_norms_of(const Layer<T>& layer, const Component& component, Few side, Points points, const Stack<T>& A,
                        const Stack<T>& D, double* diag, int64_t stride) {
   const ChannelRows<T, C> inputs(A, component.channel), cotangents(D, nullptr);
-  const ChannelRows<T, C>&few = side == Few::inputs ? inputs : cotangents,
-                       &many = side == Few::inputs ? cotangents : inputs;
+  if (side == Few::outputs) return gradient_norms_fixed<T, C, 1>(layer, side, points, cotangents, inputs, diag, stride);
   if constexpr (C >= 4)
-    if ((side == Few::inputs ? layer.n_in : layer.n_out) == 2)
-      return gradient_norms_fixed<T, C, 2>(layer, side, points, few, many, diag, stride);
-  gradient_norms_fixed<T, C, 1>(layer, side, points, few, many, diag, stride);
+    if (layer.n_in == 2) return gradient_norms_fixed<T, C, 2>(layer, side, points, inputs, cotangents, diag, stride);
+  gradient_norms_fixed<T, C, 1>(layer, side, points, inputs, cotangents, diag, stride);
 }
 
-// The layer's part of the diagonal for some points of one tile of one component; arguments as of contract_diag.
+// A layer's part of the diagonal for some points of one tile of one component. `stride` is the distance of the
+// component's rows in `diag`.
 template <class T>
 void gradient_norms(const Layer<T>& layer, const Component& component, Few side, Points points, const Stack<T>& A,
                     const Stack<T>& D, double* diag, int64_t stride) {
+  static_assert(kMostChannels == 5, "the cases below");
   switch (component.channels) {
+    case 1: return gradient_norms_of<T, 1>(layer, component, side, points, A, D, diag, stride);
     case 2: return gradient_norms_of<T, 2>(layer, component, side, points, A, D, diag, stride);
     case 3: return gradient_norms_of<T, 3>(layer, component, side, points, A, D, diag, stride);
     case 4: return gradient_norms_of<T, 4>(layer, component, side, points, A, D, diag, stride);

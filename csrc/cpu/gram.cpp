@@ -9,10 +9,11 @@
 //   explicit     J_l J'_lᵀ with J_l = Σ_c D⁽ᶜ⁾ ⊗ A⁽ᶜ⁾, a chunk of its columns at a time
 //
 // Inside, rows are component-major (all points of one component stand together), so that a tile has one set of
-// channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on from
-// there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of rows
-// meets all of them before it leaves L2. Where the columns are more than a chunk, K is passed over once for each chunk. Of
-// a symmetric K each panel meets the rows from its own first one on, and what lies below the diagonal is written twice.
+// channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on
+// from there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of
+// rows meets all of them before it leaves L2. Where the columns are more than a chunk, K is passed over once for each
+// chunk. Of a symmetric K each panel meets the rows from its own first one on, and what lies below the diagonal is
+// written twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -76,7 +77,8 @@ void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body
   }
 }
 
-// Strips of x that are summed together against the panels of a task: all layers pass over them before K is touched again.
+// Strips of x that are summed together against the panels of a task: all layers pass over them before K is touched
+// again.
 // Panels in digits take longer to make and are made anew for each block.
 constexpr int kBlockStrips = NTKFAST_AMX ? 32 : 16;
 
@@ -149,7 +151,8 @@ class GramPass {
   // Whether x and y are the same points of the same component.
   bool same_part(PanelOf panel, const Strip& strip) const { return p_.symmetric && strip.part == panel.part; }
 
-  // The first row of a strip that meets a panel, past its end if none does: of a symmetric K, from the diagonal block on.
+  // The first row of a strip that meets a panel, past its end if none does: of a symmetric K, from the diagonal block
+  // on.
   int64_t first_row(PanelOf panel, const Strip& strip) const {
     return same_part(panel, strip) && panel.first > strip.first ? panel.first - strip.first : 0;
   }

@@ -67,8 +67,8 @@ struct Rows {
   T* packed;      // blocks of kDigitRows rows
 };
 
-// All rows of the structured layers. They are turned into digits once, for all panels that they meet. A group's channels
-// of A and a component's channels of D take whole blocks of rows each.
+// All rows of the structured layers. They are turned into digits once, for all panels that they meet. A group's
+// channels of A and a component's channels of D take whole blocks of rows each.
 template <class T>
 class LeftSide {
  public:

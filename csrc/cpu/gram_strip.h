@@ -3,8 +3,8 @@
 //   Σ_ce (w² A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ + b² [c = e = 0]) ∘ D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ
 //
 // A term and its mirror image, (c, e) and (e, c), go into sums of their own, which are added to each other last: the
-// total is then the same, bit for bit, with x and y exchanged. In a block on the diagonal of a symmetric K one of the two
-// sums is the other one's transpose.
+// total is then the same, bit for bit, with x and y exchanged. In a block on the diagonal of a symmetric K one of the
+// two sums is the other one's transpose.
 #pragma once
 
 #include "digit_pipeline.h"
@@ -37,8 +37,8 @@ void pack_channel(const T* rows, int64_t count, int64_t K, T* packed) {
 // ---- the strip
 
 // Numbers of one strip, (kStripRows, kPanel) each: the sums over c < e and c > e, and the factor that a product is
-// multiplied with. Two of those in turn: while a term's second product is pending, its factor is wanted, and vectors may
-// write that of the next term. Units are finished in order, so that two will do.
+// multiplied with. Two of those in turn: while a term's second product is pending, its factor is wanted, and vectors
+// may write that of the next term. Units are finished in order, so that two will do.
 template <class T>
 struct StripNumbers {
   alignas(64) T above[kStrip<T>], below[kStrip<T>], factor[2][kStrip<T>];
@@ -54,19 +54,16 @@ struct Upcoming {
 // A product by vectors goes to its destination from the registers.
 template <class T, bool adds>
 struct DestinationRows {
-  const Destination<T>& to;
-  int64_t first;
+  Destination<T> to;
   Upcoming upcoming;
 
   Vec<T> start(int64_t, int) const { return Vec<T>{}; }
   void beside(int64_t k) const {
     if (k * kCacheLine < kTileRows * upcoming.each) prefetch(upcoming.data + k * kCacheLine);
   }
-  void finish(int64_t r, int v, Vec<T> sum) const {
-    to.template take<adds>((first + r) * kPanel<T> + v * kLanes<T>, sum);
-  }
+  void finish(int64_t r, int v, Vec<T> sum) const { to.template take<adds>(r * kPanel<T> + v * kLanes<T>, sum); }
   DestinationRows below(int64_t rows) const {
-    return {to, first + rows, {upcoming.data + rows * upcoming.each, upcoming.each}};
+    return {to.from(rows * kPanel<T>), {upcoming.data + rows * upcoming.each, upcoming.each}};
   }
 };
 
@@ -148,11 +145,11 @@ class StripLayer {
   void multiply_by_vectors(const Rows<T>& x, const Rows<T>& y, const Destination<T>& destination) const {
     const T* rows = x.data + pair_.x_first * x.depth;
     by_vectors::panel_product<false>(pair_.x_count, rows, x.depth, y.packed, kPanel<T>, x.depth,
-                                     DestinationRows<T, adds>{destination, 0, upcoming(x)});
+                                     DestinationRows<T, adds>{destination, upcoming(x)});
   }
 
-  // The next strip's rows come from L3, too late if its products had to ask for them: a share of them beside each product
-  // that these rows are in.
+  // The next strip's rows come from L3, too late if its products had to ask for them: a share of them beside each
+  // product that these rows are in.
   Upcoming upcoming(const Rows<T>& x) const {
     const int64_t next = pair_.x_first + pair_.x_count;
     if (next + pair_.x_count > pair_.x.points(pair_.x_part)) return {nullptr, 0};

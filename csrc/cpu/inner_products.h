@@ -13,9 +13,6 @@ namespace NTKFAST_ISA {
 namespace {
 
 using core::pairs_of;
-
-constexpr int kMostFixed = 5;  // channels whose number the loops know: those of second derivatives in three coordinates
-
 constexpr int pair(int c, int e) { return c >= e ? core::place_of(c, e) : core::place_of(e, c); }
 
 template <class T, int C>

@@ -30,8 +30,9 @@ void add_weight(const Jvp<T>& p, const PackedWeights<T>& tangents, const Tile<T>
   const int64_t rows = tile.channels() * tile.count;
   const Left<T> left{A.data, A.row, scratch + 2 * rows * kPanel<T>};
   split_left(left, rows, layer.n_in);
+  const Products<T> of_tangents = scratch_products(scratch, rows);
   stack_product(
-      StackProduct<T>{tile.channels(), tile.count, left, layer.n_in, layer.n_out, scratch_products(scratch, rows)},
+      StackProduct<T>{tile.channels(), tile.count, left, layer.n_in, layer.n_out, of_tangents},
       [&](int64_t q) { return tangents.panel(l, q); },
       [&](Columns columns, const T* products, Points points) {
         for (int j = 0; j < group.components; ++j) {
@@ -39,7 +40,7 @@ void add_weight(const Jvp<T>& p, const PackedWeights<T>& tangents, const Tile<T>
           for (int c = 0; c < component.channels; ++c)
             for (int64_t i = points.first; i < points.first + points.count; ++i) {
               const T* d = p.sweep.D[l] + (component.row + c * group.n + tile.first + i) * layer.n_out + columns.first;
-              const T* product = products + (component.channel[c] * tile.count + i) * kPanel<T>;
+              const T* product = products + (component.channel[c] * tile.count + i) * of_tangents.row;
               p.out[group.residual_row + (tile.first + i) * group.components + j] += dot(d, product, columns.width);
             }
         }

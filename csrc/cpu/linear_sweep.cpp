@@ -1,6 +1,6 @@
 #include "linear_sweep.h"
 
-#include "gradient_norms.h"
+#include "layer_diag.h"
 #include "sweep.h"
 
 // With u the output channels of a point, s its seeds and y its offset,
@@ -8,8 +8,8 @@
 //   r = Σ_c s_c u_c − y        x = pull ∘ r        (Jᵀx)[W] = Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾)        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
 // A tile goes through all layers and back before the next one starts, so that nothing of it leaves the cache but its
-// rows and the stacks that are asked for. A slot takes every so-many-th tile and adds to sums of its own, which are added
-// up at the end in one order: the same numbers for the same number of threads.
+// rows and the stacks that are asked for. A slot takes every so-many-th tile and adds to sums of its own, which are
+// added up at the end in one order: the same numbers for the same number of threads.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -39,21 +39,22 @@ class LinearLayout : public SlotLayout {
     const Sweep<T>& sweep = p.sweep;
     const int L = sweep.layers, channels = max_channels(sweep);
     const int64_t rows = tiling.max_rows(), points = tiling.max_points();
+    const bool gradient = asks_for_gradient(p);
     scratch = take(scratch_size(sweep, rows));
     for (int l = 0; l < L; ++l) {
       const Layer<T>& layer = sweep.layer[l];
       Z.get()[l] = layer.keeps_stash ? take(rows * padded<T>(layer.n_out)) : -1;
     }
-    // A gradient asks for the inputs of every layer; without one two stacks take turns behind the inputs of the network, and
-    // more of the tile stays in L2.
+    // A gradient asks for the inputs of every layer, a diagonal for those of the first and of the last. Without a
+    // gradient two stacks take turns behind the first, and more of the tile stays in L2.
     A.get()[0] = take(rows * padded<T>(sweep.layer[0].n_in));
     for (int l = 1; l <= L; ++l)
-      A.get()[l] = l < 3 || asks_for_gradient(p) ? take(rows * padded<T>(widest(sweep))) : A.get()[l - 2];
-    for (int64_t& d : D) d = take(rows * padded<T>(widest(sweep)));
-    inputs = take(2 * packed_size<T>(kPanel<T>, rows));
-    row = take(rows * (8 / static_cast<int64_t>(sizeof(T))));  // pointers
-    factor = take(rows);
-    cotangents = take(left_size<T>(widest(sweep), rows));
+      A.get()[l] = l <= 2 || gradient ? take(rows * padded<T>(widest_output(sweep))) : A.get()[l - 2];
+    for (int64_t& d : D) d = take(rows * padded<T>(widest_apart(sweep)));
+    inputs = take(gradient ? 2 * packed_size<T>(kPanel<T>, rows) : 0);
+    row = take(gradient ? rows * (8 / static_cast<int64_t>(sizeof(T))) : 0);  // pointers
+    factor = take(gradient ? rows : 0);
+    cotangents = take(gradient ? left_size<T>(widest(sweep), rows) : 0);
     pulled = take(points);
     a_products = sweep.diag == nullptr ? 0 : take(L * points * pairs_of(channels));
     d_products = sweep.diag == nullptr ? 0 : take(points * pairs_of(channels));
@@ -167,8 +168,7 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
     copy_stack(channels, tile.count, n_in, stacks.A[l], stack_of(sweep.A[l], group.row, tile, n_in));
   };
   forward_tile(sweep, L, forward, tile, stacks, memory + slot.scratch, keep_inputs, [&](int l, Points points) {
-    if (diag && l >= first && l < L && few_units(sweep, group, l) == Few::none)
-      inner_products(channels, points, stacks.A[l], sweep.layer[l].n_in, a_products(l));
+    if (diag && l >= first && l < L) input_products(sweep, group, l, points, stacks.A[l], a_products(l));
   });
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
@@ -185,19 +185,12 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
                             memory + slot.weight.get()[l]);
       if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
     };
-    backward_tile(
-        sweep, backward, tile, component, first, stacks, memory + slot.scratch, keep_cotangents,
-        [&](int l, Points points) {
-          if (!diag) return;
-          const Layer<T>& layer = sweep.layer[l];
-          double* to = sweep.diag + l * sweep.residual_rows + group.residual_row + tile.first * group.components + j;
-          const Few few = few_units(sweep, group, l);
-          if (few != Few::none)
-            return gradient_norms(layer, component, few, points, stacks.A[l], stacks.D[l], to, group.components);
-          T* products = memory + slot.d_products;
-          inner_products(component.channels, points, stacks.D[l], layer.n_out, products);
-          contract_diag(layer, component, points, a_products(l), a_pairs, products, to, group.components);
-        });
+    backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, keep_cotangents,
+                  [&](int l, Points points) {
+                    if (!diag) return;
+                    layer_diag(sweep, tile, j, l, points, stacks.A[l], a_products(l), stacks.D[l],
+                               memory + slot.d_products);
+                  });
   }
 }
 

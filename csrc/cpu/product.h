@@ -1,6 +1,6 @@
 // The dense product on which every sweep and contraction stands:
 //
-//   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: a left operand of any number of rows;  B: one packed panel of kPanel columns
+//   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: a left operand of any number of rows;  B: a packed panel of kPanel columns
 //
 // On the matrix tiles where the level has them, the numbers are floats and K is worth their padding; by vectors
 // otherwise. The sum over k has one order, so that a result does not depend on how rows are cut.

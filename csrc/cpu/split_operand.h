@@ -2,11 +2,12 @@
 //
 //   x = h + m + l      h = cut(x)      m = round(x − h)      l = x − h − m      exactly, 8 significant bits each
 //
-// h is cut, not rounded, so that the largest floats stay finite. Exactly: but for numbers below 1e-33, whose l is beneath
-// what a bfloat16 can hold here.
+// h is cut, not rounded, so that the largest floats stay finite. Exactly: but for numbers below 1e-33, whose l is
+// beneath what a bfloat16 can hold here.
 //
-// A tile covers 32 values of k. Its rows are 16 rows of a left operand, each with its k side by side; or 16 pairs of k of
-// a right operand, each with the pair of every one of 16 columns. The one is the other's transpose, pairs taken whole.
+// A tile covers 32 values of k. Its rows are 16 rows of a left operand, each with its k side by side; or 16 pairs of k
+// of a right operand, each with the pair of every one of 16 columns. The one is the other's transpose, pairs taken
+// whole.
 // A block is the tiles h, m, l. Left operands stand as (row blocks, k blocks), right panels as (k blocks, 2 halves of a
 // panel), but there the three parts come first: h, h, m, m, l, l. Everything is padded with zeros, but rows of a left
 // operand beyond its last, which may hold anything: rows do not meet.
@@ -55,8 +56,8 @@ NTKFAST_INLINE void store_pairs(float* to, Floats low, Floats high) {
   store<float>(to, from_bits<Floats>((bits(low) >> 16) | (bits(high) & 0xffff0000u)));
 }
 
-// Tiles of s·a whose k runs along the rows of a: `rows` rows and `depth` columns of it, at most 16 × 32. The parts stand
-// `apart` floats from each other.
+// Tiles of s·a whose k runs along the rows of a: `rows` rows and `depth` columns of it, at most 16 × 32. The parts
+// stand `apart` floats from each other.
 template <int Rows = kSide>
 void fill_along(const float* a, int64_t lda, int64_t rows, int64_t depth, float scale, int64_t apart, float* to) {
   for (int64_t r = 0; r < Rows; ++r) {

@@ -2,9 +2,10 @@
 //
 //   x y = hh' + (hm' + mh') + mm' + (hl' + lh')        left out: |ml' + lm' + ll'| ≤ 2⁻²² |x y|, and zero on average
 //
-// The hardware adds 32 products to each other before it adds them to a sum, so that the sums are rounded less often than
-// those of a chain of multiply-adds. It takes subnormal numbers for zeros: products below 1e-31 lose digits, and those
-// below 1e-38 are lost. It makes NaN of infinities (∞ − ∞ in a remainder): what is not finite is computed anew by vectors.
+// The hardware adds 32 products to each other before it adds them to a sum, so that the sums are rounded less often
+// than those of a chain of multiply-adds. It takes subnormal numbers for zeros: products below 1e-31 lose digits, and
+// those below 1e-38 are lost. It makes NaN of infinities (∞ − ∞ in a remainder): what is not finite is computed anew by
+// vectors.
 #pragma once
 
 #include "split_operand.h"
@@ -76,8 +77,8 @@ inline bool finite(const float* c, int64_t ldc, int64_t rows, int64_t vectors) {
   return !any(zero[0] != zero[0]) && !any(zero[1] != zero[1]);
 }
 
-// The floats whose parts are the low or the high words of three tiles' rows. Remainders of what is not finite are NaN and
-// mean nothing.
+// The floats whose parts are the low or the high words of three tiles' rows. Remainders of what is not finite are NaN
+// and mean nothing.
 NTKFAST_INLINE Floats joined(const float* row, int64_t apart, bool high) {
   const auto part = [&](int p) {
     const auto words = bits(load<float>(row + p * apart));

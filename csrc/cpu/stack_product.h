@@ -16,29 +16,30 @@ inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
   return {first, columns - first < panel ? columns - first : panel};
 }
 
-// Where products stand: those of panel q, (channels, count, kPanel), in place q % places, row after row. The products of a
-// panel are made while those of the one before it are read.
+// Where the products of a panel stand, (channels, count, kPanel): at(q), row after row. Panels that follow each other
+// never share a place, since the products of one are made while those of the one before it are read.
 template <class T>
 struct Products {
   T* data;
-  int64_t row, place, places;
+  int64_t row, place;  // the distances of rows and of places
+  bool in_turn;        // two places for all panels, or one for each
 
-  T* at(int64_t q) const { return data + q % places * place; }
+  T* at(int64_t q) const { return data + (in_turn ? q % 2 : q) * place; }
 };
 
 template <class T>
 Products<T> scratch_products(T* scratch, int64_t rows) {
-  return {scratch, kPanel<T>, rows * kPanel<T>, 2};
+  return {scratch, kPanel<T>, rows * kPanel<T>, true};
 }
 
 // Each panel in its columns of a tile-local stack, whose rows are padded to whole vectors.
 template <class T>
-Products<T> products_within(Stack<T> stack, int64_t columns) {
-  return {stack.data, stack.row, kPanel<T>, ceil_div(columns, kPanel<T>)};
+Products<T> products_within(Stack<T> stack) {
+  return {stack.data, stack.row, kPanel<T>, false};
 }
 
-// What a layer's product reads and writes. The rows of a tile-local stack stand together, so that its channels are one left
-// operand.
+// What a layer's product reads and writes. The rows of a tile-local stack stand together, so that its channels are one
+// left operand.
 template <class T>
 struct StackProduct {
   int channels;

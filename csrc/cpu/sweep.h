@@ -3,7 +3,8 @@
 //   forward    Z_l = A_l W_lᵀ (+ b on the value channel)      A_{l+1} = push_forward(Z_l)
 //   backward   D_L = seeds, pulled back through a last activation      D_{l−1} = pull_back(D_l W_l, Z_{l−1})
 //
-// Stacks may be tile-local (streaming) or the caller's; a Stack hides which.
+// All stacks are local to the tile, but for the output A_L, which may be the caller's: the rows of A and D stand
+// together as one left operand, and the products of a layer are written into Z.
 #pragma once
 
 #include <cstring>
@@ -15,7 +16,7 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-// Views of one tile, indexed by layer. A[layers] is the output; Z is tile-local, for products are written into it.
+// Views of one tile, indexed by layer. A[layers] is the output.
 template <class T>
 struct TileStacks {
   Stack<T>* A;
@@ -34,14 +35,30 @@ int64_t tile_points(const Group<T>& group, int64_t tile_rows, int threads) {
 }
 
 template <class T>
-int64_t widest(const Sweep<T>& sweep) {
-  int64_t width = sweep.layer[0].n_in;
+int64_t widest_output(const Sweep<T>& sweep) {
+  int64_t width = 1;
   for (int l = 0; l < sweep.layers; ++l) width = sweep.layer[l].n_out > width ? sweep.layer[l].n_out : width;
   return width;
 }
 
-// Rows of a tile: its stacks stay inside L2 up to width 1000, and a panel of weights is read often enough from L1. Split
-// weights that do not fit L2 are read more often than tiles can wait for.
+template <class T>
+int64_t widest(const Sweep<T>& sweep) {
+  const int64_t outputs = widest_output(sweep);
+  return sweep.layer[0].n_in > outputs ? sweep.layer[0].n_in : outputs;
+}
+
+// The widest layer whose cotangents have a stack of their own: those of a lone component lie over the stash, where
+// there is one (pull_in_place).
+template <class T>
+int64_t widest_apart(const Sweep<T>& sweep) {
+  for (int g = 0; g < sweep.groups; ++g)
+    if (sweep.group[g].components > 1) return widest_output(sweep);
+  const Layer<T>& last = sweep.layer[sweep.layers - 1];
+  return last.keeps_stash ? 1 : last.n_out;
+}
+
+// Rows of a tile: its stacks stay inside L2 up to width 1000, and a panel of weights is read often enough from L1.
+// Split weights that do not fit L2 are read more often than tiles can wait for.
 template <class T>
 int64_t tile_rows_of(const Sweep<T>& sweep) {
   if (sweep.tile_rows > 0) return sweep.tile_rows;
@@ -135,13 +152,13 @@ void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& wei
   for (int l = 0; l < layers; ++l) {
     const Layer<T>& layer = sweep.layer[l];
     const Stack<T> stash = stacks.Z[l];
-    const Products<T> z = stash.data == nullptr ? scratch_products(scratch, rows) : products_within(stash, layer.n_out);
+    const Products<T> z = stash.data == nullptr ? scratch_products(scratch, rows) : products_within(stash);
     const Epilogue<T> epilogue{&layer, &tile, nullptr, stash, stacks.A[l + 1], tile.count * z.row, z.row};
     const PanelFunction<T> push = push_function(epilogue);
     stack_product(
         StackProduct<T>{tile.channels(), tile.count, left(l), layer.n_in, layer.n_out, z},
         [&](int64_t p) { return weights.panel(l, p); },
-        [&](Columns columns, const T* panel, Points points) { push(epilogue, panel, columns, points); },
+        [&](Columns columns, T* panel, Points points) { push(epilogue, panel, columns, points); },
         [&](int64_t p, int64_t row) {
           if (l + 1 < layers) split_left(left(l + 1), rows, layer.n_out, row, p);
         },
@@ -151,21 +168,21 @@ void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& wei
   meanwhile(layers, Points{0, tile.count});
 }
 
-// Columns of the seeds of one component, as (C_j, count, kPanel).
+// Columns of the seeds of one component, in rows of `row` elements, channel by channel.
 template <class T>
-void read_seeds(const Component& component, const Tile<T>& tile, Columns columns, T* g) {
+void read_seeds(const Component& component, const Tile<T>& tile, Columns columns, T* g, int64_t row) {
   const T* seed = static_cast<const T*>(component.seed);
   for (int c = 0; c < component.channels; ++c)
     for (int64_t i = 0; i < tile.count; ++i)
       for (int64_t j = 0; j < columns.width; ++j)
-        g[(c * tile.count + i) * kPanel<T> + j] =
+        g[(c * tile.count + i) * row + j] =
             seed[c * component.seed_stride[0] + (tile.first + i) * component.seed_stride[1] +
                  (columns.first + j) * component.seed_stride[2]];
 }
 
 // Without an activation the cotangents of a layer's outputs are D itself.
 template <class T>
-void copy_panel(const Epilogue<T>& e, const T* g, Columns columns, Points points) {
+void copy_panel(const Epilogue<T>& e, T* g, Columns columns, Points points) {
   for (int c = 0; c < e.component->channels; ++c)
     for (int64_t i = points.first; i < points.first + points.count; ++i)
       for (int64_t j = 0; j < columns.width; ++j)
@@ -189,8 +206,8 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
   const PanelFunction<T> finish_outputs = outputs.stash.data == nullptr ? copy_panel<T> : pull_function(outputs);
   for (int64_t p = 0; p < ceil_div(sweep.layer[last].n_out, kPanel<T>); ++p) {
     const Columns columns = panel_columns(p, kPanel<T>, sweep.layer[last].n_out);
-    read_seeds(component, tile, columns, scratch);
-    finish_outputs(outputs, scratch, columns, Points{0, tile.count});
+    read_seeds(component, tile, columns, cotangents.at(p), cotangents.row);
+    finish_outputs(outputs, cotangents.at(p), columns, Points{0, tile.count});
   }
   if (last > first) split_left(left(last), rows, sweep.layer[last].n_out);
   after(last);
@@ -201,7 +218,7 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
     stack_product(
         StackProduct<T>{component.channels, tile.count, left(l), layer.n_out, layer.n_in, cotangents},
         [&](int64_t p) { return weights.panel(l, p); },
-        [&](Columns columns, const T* g, Points points) { pull(below, g, columns, points); },
+        [&](Columns columns, T* g, Points points) { pull(below, g, columns, points); },
         [&](int64_t p, int64_t row) {
           if (l - 1 > first) split_left(left(l - 1), rows, layer.n_in, row, p);
         },

@@ -24,9 +24,9 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 namespace by_vectors {
 
-// Where a product begins, and what becomes of it: start(r, v) is vector v of row r before the first k, beside(k) runs with
-// each k, finish(r, v, sum) takes the sum after the last one, below(rows) is the same for rows further down. Here: C = or
-// += a B.
+// Where a product begins, and what becomes of it: start(r, v) is vector v of row r before the first k, beside(k) runs
+// with each k, finish(r, v, sum) takes the sum after the last one, below(rows) is the same for rows further down. Here:
+// C = or += a B.
 template <class T, bool Accumulate>
 struct Matrix {
   T* c;
@@ -43,7 +43,8 @@ struct Matrix {
 };
 
 // KMajor: a[r, k] stands at a[k·lda + r], else at a[r·lda + k]. Only the first Vectors of the panel's two vectors are
-// computed. `out` is the tile's own copy: of one that is referred to, a sum that is written might change the members.
+// computed. `out` is passed by value: through a reference its members would be read anew after every sum that is
+// stored.
 template <class T, int R, int Vectors, bool KMajor, class Out>
 void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out out) {
   Vec<T> sum[R][Vectors];
@@ -51,8 +52,8 @@ void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out out) {
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) sum[r][v] = out.start(r, v);
-  // Every fourth row: the three after it are one, two and three strides away. The compiler, if it saw through, would keep
-  // a register for the place of each row, of which there are more than registers.
+  // Every fourth row: the three after it are one, two and three strides away. The compiler, if it saw through, would
+  // keep a register for the place of each row, of which there are more than registers.
   const T* fourth[(R + 3) / 4];
 #pragma GCC unroll 4
   for (int r = 0; !KMajor && r < R; r += 4) {

@@ -206,8 +206,8 @@ NTKFAST_INLINE Element<V> sum(V v) {
   }
 }
 
-// One step of several such sums at a time: a and b hold groups of `width` lanes each, and the result, groups of half the
-// width, those of a before those of b.
+// One step of several such sums at a time: a and b hold groups of `width` lanes each, and the result, groups of half
+// the width, those of a before those of b.
 template <int width, class V>
 NTKFAST_INLINE V halved(V a, V b) {
   constexpr int lanes = kLanesOf<V>;

@@ -21,7 +21,8 @@ namespace {
 template <class T>
 using Sums = T[kSide][kSide];
 
-// Structured layers keep four tiles of sums alive at once: in float64 they take the registers of a whole multiprocessor.
+// Structured layers keep four tiles of sums alive at once: in float64 they take the registers of a whole
+// multiprocessor.
 // A launch of columns alone is a plain product, and leaves room for another block.
 template <class T, bool kStructured>
 constexpr int kGramBlocks = kStructured && sizeof(T) == 8 ? 1 : kTileBlocks;
@@ -112,8 +113,8 @@ __device__ __forceinline__ void add_term(const GramParams<T>& p, const GramLayer
     for (int q = 0; q < kSide; ++q) term[r][q] += product(layer.weight * inputs[r][q] + bias, cotangents[r][q]);
 }
 
-// The terms (c, e) and (e, c) are added to each other first, both rounded: the sum is then the same, bit for bit, with x
-// and y exchanged.
+// The terms (c, e) and (e, c) are added to each other first, both rounded: the sum is then the same, bit for bit, with
+// x and y exchanged.
 template <class T>
 __device__ __forceinline__ void add_layer(const GramParams<T>& p, const GramLayer<T>& layer, const GramTile& tile,
                                           T* shared, Sums<T>& sum) {

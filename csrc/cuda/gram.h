@@ -5,7 +5,8 @@
 
 namespace ntkfast::cuda {
 
-// Elements of device memory that a gram needs beside its arguments: a chunk of the explicit layers' columns, a side each.
+// Elements of device memory that a gram needs beside its arguments: a chunk of the explicit layers' columns, a side
+// each.
 int64_t gram_workspace(const Gram<float>& p);
 int64_t gram_workspace(const Gram<double>& p);
 

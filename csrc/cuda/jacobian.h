@@ -1,4 +1,5 @@
-// Columns of the Jacobian of stored factors on a CUDA device, for the layers whose part of K is the plain product J J'ᵀ.
+// Columns of the Jacobian of stored factors on a CUDA device, for the layers whose part of K is the plain product J
+// J'ᵀ.
 #pragma once
 
 #include "../core/params.h"

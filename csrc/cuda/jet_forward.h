@@ -1,5 +1,6 @@
-// Forward sweep on a CUDA device, one launch a layer or, of a small network (small_sweep.h), one in all: output channels,
-// and the stacks A and Z where the caller gives them. All pointers but those of the structs themselves are the device's.
+// Forward sweep on a CUDA device, one launch a layer or, of a small network (small_sweep.h), one in all: output
+// channels, and the stacks A and Z where the caller gives them. All pointers but those of the structs themselves are
+// the device's.
 #pragma once
 
 #include "../core/params.h"

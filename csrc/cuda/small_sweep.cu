@@ -10,9 +10,9 @@
 //   D_L = seeds, pulled back                       D_{l−1} = pull_back(D_l W_l, Z_{l−1})
 //   K_ii of layer l = Σ_cc' ⟨D_i⁽ᶜ⁾, D_i⁽ᶜ'⁾⟩ ⟨A_i⁽ᶜ⁾, A_i⁽ᶜ'⁾⟩ + ‖D_i⁽⁰⁾‖²
 //
-// Expected, by count and not by clock: the diagonal of 3×100 with 300 + 300 + 100 rows of 4, 2 and 1 channels on an H200
-// takes 0.16 GFLOP (2.6 µs at 60 TFLOP/s) and 19 MB of weights through L2 (4 µs); tiles of 16 rows are bound by shared
-// memory (1.3 µs a square product), and with some 20 barriers all of it takes 10 to 15 µs.
+// Expected, by count and not by clock: the diagonal of 3×100 with 300 + 300 + 100 rows of 4, 2 and 1 channels on an
+// H200 takes 0.16 GFLOP (2.6 µs at 60 TFLOP/s) and 19 MB of weights through L2 (4 µs); tiles of 16 rows are bound by
+// shared memory (1.3 µs a square product), and with some 20 barriers all of it takes 10 to 15 µs.
 
 namespace ntkfast::cuda {
 namespace {

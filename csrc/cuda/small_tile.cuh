@@ -94,7 +94,8 @@ struct alignas(Side % 4 == 0 ? 16 : 8) RowVector {
   T value[Side];
 };
 
-// sum(r, c) = Σ_k a(k, r) b(k, c), k in order, for the Side rows and kSide columns of this thread; none beyond the edge.
+// sum(r, c) = Σ_k a(k, r) b(k, c), k in order, for the Side rows and kSide columns of this thread; none beyond the
+// edge.
 template <class T, int Side>
 struct ThreadProduct {
   T sum[Side][kSide] = {};
@@ -134,8 +135,8 @@ struct ThreadProduct {
   }
 };
 
-// Calls body(c, e, i, ⟨x⁽ᶜ⁾_i, x⁽ᵉ⁾_i⟩), e ≤ c, by one thread for each point. A lane sums its slice of the features in T;
-// the slices are summed in float64.
+// Calls body(c, e, i, ⟨x⁽ᶜ⁾_i, x⁽ᵉ⁾_i⟩), e ≤ c, by one thread for each point. A lane sums its slice of the features in
+// T; the slices are summed in float64.
 template <class T, class Body>
 __device__ __forceinline__ void inner_products(SmallJet<T> x, int channels, int width, const Body& body) {
   constexpr int kPoints = kWarpLanes / kSlices;

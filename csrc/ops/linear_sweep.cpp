@@ -1,5 +1,6 @@
-// linear_sweep: rows that are linear in the output channels by one sweep, and with them Jᵀ(pull ∘ rows), the diagonal of
-// the Gram matrix by layers, and the stacks of factors; of these an empty tensor is left out, and an empty pull is zero.
+// linear_sweep: rows that are linear in the output channels by one sweep, and with them Jᵀ(pull ∘ rows), the diagonal
+// of the Gram matrix by layers, and the stacks of factors; of these an empty tensor is left out, and an empty pull is
+// zero.
 #include "../cpu/linear_sweep.h"
 
 #include <torch/csrc/stable/library.h>

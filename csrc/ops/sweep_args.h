@@ -2,7 +2,8 @@
 //
 //   parameters   W_0, b_0, W_1, b_1, …; an empty tensor where a layer has no bias
 //   activations  one code of core::Activation a layer
-//   constants    six numbers a layer: weight scale, bias scale, the same two for θ in the Jacobian (else 0), β, threshold
+//   constants    six numbers a layer: weight scale, bias scale, the same two for θ in the Jacobian (else 0), β and
+//                threshold
 //   points       per group (n, d)
 //   beta, omega  per group (1|n, F+M, d) and (1|n, M, F)
 //   groups       per group: n, F, M, k, selected (0|1), then per component: directions, collapsed, their indices

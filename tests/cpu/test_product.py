@@ -42,14 +42,15 @@ def multiply(
     left_columns: bool = False,
     right_rows: bool = False,
 ) -> np.ndarray:
-    """A B, or start + A B, from operands that lie in memory as they are or transposed."""
+    """A B, or start + A B, from operands that lie in memory as they are or transposed; nothing else may be written."""
     (m, k), n = a.shape, b.shape[1]
     a, b = (np.ascontiguousarray(x.T if turned else x) for x, turned in ((a, left_columns), (b, right_rows)))
     c = np.full((m, n), 3, a.dtype) if start is None else start.copy()
     pointers = [ctypes.c_void_p(x.ctypes.data) for x in (a, b, c)]
     flags = [ctypes.c_bool(f) for f in (left_columns, right_rows, start is not None)]
     function = getattr(library, f"multiply_{NAMES[a.dtype.type]}")
-    function(*(ctypes.c_long(size) for size in (m, n, k)), *pointers, *flags)
+    function.restype = ctypes.c_bool
+    assert function(*(ctypes.c_long(size) for size in (m, n, k)), *pointers, *flags)
     return c
 
 
