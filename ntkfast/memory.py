@@ -137,7 +137,7 @@ def point_bytes(chain: Chain, groups: GroupArgs) -> int:
     item, most = chain.dtype.itemsize, 1
     for recording in groups.recordings:
         spec = recording.spec
-        numbers = spec.n_channels * (2 * chain.widths[-1] + 1) + chain.widths[0] + _evaluated(recording, chain)
+        numbers = spec.n_channels * (2 * chain.out_features + 1) + chain.in_features + _evaluated(recording, chain)
         most = max(most, item * numbers + 8 * len(chain.layers) * len(spec.components))
     return most
 

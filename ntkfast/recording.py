@@ -228,22 +228,28 @@ def record(
 
 
 def _survey(residual: Residual, points: Tensor, columns: Mapping[str, Tensor]) -> Recording:
+    if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+        return _survey_with_grad(residual, points, columns)
     with torch.inference_mode(False), torch.enable_grad():
-        run = Survey(residual, points)
-        components = run.call(residual, points, columns)
-        depends = tuple(run.dependencies(form) for form in components.values())
-        forms = [*run.forms, *(form._terms for form in components.values())]
-        key = None
-        if all(type(c) is float for terms in forms for c in terms.values()):
-            terms_key = tuple(tuple(terms.items()) for terms in forms)
-            key = (terms_key, depends, points.shape[1], points.dtype, points.device)
-        layout = residual._layouts.get(key) if key is not None else None
-        if layout is None:
-            layout = layout_of(forms, depends, points, 1)
-            if key is not None:
-                if len(residual._layouts) >= _LAYOUTS_KEPT:
-                    residual._layouts.clear()
-                residual._layouts[key] = layout
+        return _survey_with_grad(residual, points, columns)
+
+
+def _survey_with_grad(residual: Residual, points: Tensor, columns: Mapping[str, Tensor]) -> Recording:
+    run = Survey(residual, points)
+    components = run.call(residual, points, columns)
+    depends = tuple(run.dependencies(form) for form in components.values())
+    forms = [*run.forms, *(form._terms for form in components.values())]
+    key = None
+    if all(type(c) is float for terms in forms for c in terms.values()):
+        terms_key = tuple(tuple(terms.items()) for terms in forms)
+        key = (terms_key, depends, points.shape[1], points.dtype, points.device)
+    layout = residual._layouts.get(key) if key is not None else None
+    if layout is None:
+        layout = layout_of(forms, depends, points, 1)
+        if key is not None:
+            if len(residual._layouts) >= _LAYOUTS_KEPT:
+                residual._layouts.clear()
+            residual._layouts[key] = layout
     return Recording(residual, points, columns, components, run.forms, layout, 1)
 
 

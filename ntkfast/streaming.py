@@ -37,8 +37,10 @@ def streaming_diag(
     return result
 
 
-def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None) -> dict[str, Tensor]:
-    """The trace by layers, (layers,) in float64 for each group; O(1) memory beside a chunk of points."""
+def streaming_trace(
+    chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None, per_block: bool
+) -> dict[str, Tensor]:
+    """The trace by layers, (layers,) in float64 for each group, or their sum, 0-d; O(1) memory beside some points."""
     budget = parse_memory(memory)
     tile_rows, at_once = streaming_plan(chain, groups, budget)
     slices, sums = groups.slices, {}
@@ -46,11 +48,13 @@ def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: in
         piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64, device=chain.device)
         _ops.diag(args, part, seeds, tile_rows, piece)
         for name in part.names:
-            own = piece[:, slices[name]].sum(1) if len(part.names) > 1 else piece.sum(1)
+            rows = piece[:, slices[name]] if len(part.names) > 1 else piece
+            own = rows.sum(1) if per_block else rows.sum()
             sums[name] = sums[name] + own if name in sums else own
     for name in groups.names:
         if name not in sums:  # it has no points
-            sums[name] = torch.zeros(len(chain.layers), dtype=torch.float64, device=chain.device)
+            shape = (len(chain.layers),) if per_block else ()
+            sums[name] = torch.zeros(shape, dtype=torch.float64, device=chain.device)
     return {name: sums[name] for name in groups.names}
 
 
