@@ -79,7 +79,7 @@ extern "C" bool lends_tiles() {
 #define NTKFAST_EXPORT(T)                                                                               \
   extern "C" bool multiply_##T(long M, long N, long K, const T* a, const T* b, T* c, bool left_columns, \
                                bool right_rows, bool accumulate) {                                      \
-    return multiply<T>(M, N, K, a, b, c, left_columns, right_rows, accumulate);                                \
+    return multiply<T>(M, N, K, a, b, c, left_columns, right_rows, accumulate);                         \
   }
 
 NTKFAST_EXPORT(float)
