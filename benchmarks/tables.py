@@ -17,11 +17,8 @@ import results
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 OTHERS_BEGIN, OTHERS_END = "<!-- speed-elsewhere:begin -->", "<!-- speed-elsewhere:end -->"
-OTHERS = {
-    "main-amx": "AMX",
-    "main-zen4": "Zen 4",
-    "main-zen3": "Zen 3",
-}  # results on other processors, and what these are
+# Results on other processors, and what these are.
+OTHERS = {"main-amx": "AMX", "main-zen4": "Zen 4", "main-zen3": "Zen 3"}
 README = Path(__file__).resolve().parents[1] / "README.md"
 NAMES = {"trace": "trace", "gram": "gram", "step": "training step"}
 RIVALS = {"trace": "torch.func", "gram": "torch.func", "step": "nested autograd"}

@@ -6,7 +6,7 @@ cached, so a hook, a frozen parameter or a replaced layer counts from the next c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -129,9 +129,7 @@ def chain_of(net: nn.Module) -> Chain:
     standardize: tuple[str, Standardize] | None = None
     linears: list[tuple[str, nn.Module | None]] = []  # None: an inserted identity
     activations: list[nn.Module | None] = []  # the activation after each
-    leaves: list[tuple[str, Any]] = []
-    _find_leaves(net, "", set(), leaves)
-    for name, module in leaves:
+    for name, module in _leaves(net, "", set()):
         kind = type(module)
         if kind is nn.Linear or kind is ScaledLinear:
             linears.append((name, module))
@@ -222,8 +220,8 @@ def check_order(chain: Chain, order: int) -> None:
             )
 
 
-def _find_leaves(module: nn.Module, name: str, seen: set[int], leaves: list[tuple[str, Any]]) -> None:
-    """Append the modules that compute to `leaves`, in order, after the checks that concern every module."""
+def _leaves(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yield the modules that compute, in order, after the checks that concern every module."""
     if id(module) in seen:
         _refuse(name, module, "every module to occur once (make a fresh one for each place)", "one that occurs twice")
     seen.add(id(module))
@@ -238,15 +236,14 @@ def _find_leaves(module: nn.Module, name: str, seen: set[int], leaves: list[tupl
     kind = type(module)
     if kind.__call__ is not nn.Module.__call__:
         _refuse(name, module, "the call of nn.Module", "a class with a __call__ of its own")
-    if isinstance(module, (nn.Sequential, MLP)):
+    if isinstance(module, nn.Sequential) or isinstance(module, MLP):
         _check_container(name, module)
-        prefix = f"{name}." if name else ""
         for key, child in module._modules.items():
             if child is None:
-                _refuse(prefix + key, child, _KNOWN, "None")
-            _find_leaves(child, prefix + key, seen, leaves)
+                _refuse(f"{name}.{key}" if name else key, child, _KNOWN, "None")
+            yield from _leaves(child, f"{name}.{key}" if name else key, seen)
     else:
-        leaves.append((name, module))
+        yield name, module
 
 
 def _check_container(name: str, module: nn.Module) -> None:

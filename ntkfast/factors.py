@@ -17,7 +17,7 @@ from .contraction import contract
 from .residual import Residual, value
 from .rows import attach, attach_forward
 from .snapshot import Snapshot, Workspace, as_workspace, group_jacobian, group_stacks, layer_stacks, sweep
-from .streaming import by_block
+from .streaming import by_block, layer_sums
 from .sweep import ChainArgs, as_groups, chain_args, group_args
 
 
@@ -89,7 +89,7 @@ class Factors:
 
     def trace(self, per_block: bool = False) -> Any:
         """The trace of K, 0-d; with several groups a dict of such by name; `per_block` names the layers inside."""
-        return self._reduced(lambda layers: layers.sum(1), per_block)
+        return self._reduced(layer_sums, per_block)
 
     def _reduced(self, reduce: Any, per_block: bool) -> Any:
         snapshot = self._snapshot.check()

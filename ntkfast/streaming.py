@@ -22,6 +22,11 @@ def by_block(chain: Chain, args: ChainArgs, layers: Tensor, per_block: bool, dty
     return {layer.name: layers[i].to(dtype, copy=True) for i, layer in enumerate(chain.layers) if any(args.active(i))}
 
 
+def layer_sums(rows: Tensor) -> Tensor:
+    """Sum (layers, N) over N, the same bits whatever the number of threads: torch would cut a lone sum for them."""
+    return rows.sum(1) if len(rows) > 1 else rows.expand(2, -1).sum(1)[:1]
+
+
 def streaming_diag(
     chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None, per_block: bool, dtype: torch.dtype
 ) -> Tensor:
@@ -37,10 +42,8 @@ def streaming_diag(
     return result
 
 
-def streaming_trace(
-    chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None, per_block: bool
-) -> dict[str, Tensor]:
-    """The trace by layers, (layers,) in float64 for each group, or their sum, 0-d; O(1) memory beside some points."""
+def streaming_trace(chain: Chain, args: ChainArgs, groups: GroupArgs, memory: int | str | None) -> dict[str, Tensor]:
+    """The trace by layers, (layers,) in float64 for each group; O(1) memory beside a chunk of points."""
     budget = parse_memory(memory)
     tile_rows, at_once = streaming_plan(chain, groups, budget)
     slices, sums = groups.slices, {}
@@ -48,13 +51,11 @@ def streaming_trace(
         piece = torch.empty(len(chain.layers), part.residual_rows, dtype=torch.float64, device=chain.device)
         _ops.diag(args, part, seeds, tile_rows, piece)
         for name in part.names:
-            rows = piece[:, slices[name]] if len(part.names) > 1 else piece
-            own = rows.sum(1) if per_block else rows.sum()
+            own = layer_sums(piece[:, slices[name]] if len(part.names) > 1 else piece)
             sums[name] = sums[name] + own if name in sums else own
     for name in groups.names:
         if name not in sums:  # it has no points
-            shape = (len(chain.layers),) if per_block else ()
-            sums[name] = torch.zeros(shape, dtype=torch.float64, device=chain.device)
+            sums[name] = torch.zeros(len(chain.layers), dtype=torch.float64, device=chain.device)
     return {name: sums[name] for name in groups.names}
 
 

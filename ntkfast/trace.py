@@ -55,9 +55,6 @@ def trace(
     """
     groups, several = as_groups(points, residual)
     chain, args = chain_args(net, wrt)
-    sums = streaming_trace(chain, args, group_args(chain, groups), memory, per_block)
-    parts = {
-        name: by_block(chain, args, own, per_block, chain.dtype) if per_block else own.to(chain.dtype)
-        for name, own in sums.items()
-    }
+    sums = streaming_trace(chain, args, group_args(chain, groups), memory)
+    parts = {name: by_block(chain, args, layers, per_block, chain.dtype) for name, layers in sums.items()}
     return parts if several else parts[""]

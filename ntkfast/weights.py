@@ -292,5 +292,5 @@ def _measure(net: Any, groups: Mapping[str, tuple[Tensor, Any]] | None) -> tuple
     for name, count in rows.items():
         if count == 0:
             raise ValueError(f"NTKWeights: expected at least one row in group {name!r}, got 0")
-    traces = streaming_trace(chain, args, prepared, None, per_block=False)
-    return {name: trace.to(chain.dtype) for name, trace in traces.items()}, rows
+    layers = streaming_trace(chain, args, prepared, None)
+    return {name: own.sum().to(chain.dtype) for name, own in layers.items()}, rows
