@@ -36,9 +36,9 @@ void multiply(std::int64_t M, std::int64_t N, std::int64_t K, const T* a, const 
   const Rows<T> x = in_digits(a, M, K, false, left.get()), y = in_digits(b, N, K, true, right.get());
   alignas(64) T products[kStrip<T>];
   DigitPipeline<T> pipeline;
-  for (std::int64_t r = 0; r < M; r += kStripRows<T>)
+  for (std::int64_t r = 0; r < M; r += kStripRows)
     for (std::int64_t j = 0; j < N; j += kPanel<T>) {
-      const std::int64_t rows = std::min(kStripRows<T>, M - r), columns = std::min(std::int64_t(kPanel<T>), N - j);
+      const std::int64_t rows = std::min(kStripRows, M - r), columns = std::min(std::int64_t(kPanel<T>), N - j);
       const Rows<T> panel{b + j * K, K, y.packed + j / kDigitRows * block_size<T>(K)};
       pipeline.multiply(x, r, rows, panel, columns, {products});
       pipeline.flush();
