@@ -10,7 +10,7 @@ import activation_jet as definition
 import pytest
 import torch
 from activation_jet import BETA, NAMES, THRESHOLD, Example, example, relative_error
-from host_build import CSRC, FOLDER, SANITIZER, compile_for_host, run_sanitized
+from host_build import CSRC, FOLDER, SANITIZED, compile_for_host, run_sanitized
 from torch import Tensor
 
 SOURCES = [FOLDER / "activation_exports.cpp", CSRC / "cuda" / "activation.cu", CSRC / "cuda" / "error.cu"]
@@ -100,7 +100,7 @@ def in_sanitized_python(library: Path, statements: str) -> subprocess.CompletedP
 
 def test_reads_and_writes_within_bounds(tmp_path: Path) -> None:
     """AddressSanitizer sees no access beyond the arrays, and does see one where the output is too small."""
-    library = compile_for_host(SOURCES, tmp_path / "activation.so", "-shared", SANITIZER)
+    library = compile_for_host(SOURCES, tmp_path / "activation.so", "-shared", *SANITIZED)
     sound = in_sanitized_python(library, "host.check_all(library)")
     assert sound.returncode == 0 and "finished" in sound.stdout, sound.stderr
     short = """

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from host_build import FOLDER, SANITIZER, compile_for_host
+from host_build import FOLDER, SANITIZED, compile_for_host
 
 THREADS = 70
-VARIANTS = {"plain": [], "ucontext": ["-DCUDA_HOST_UCONTEXT"], "sanitized": [SANITIZER]}
+VARIANTS = {"plain": [], "ucontext": ["-DCUDA_HOST_UCONTEXT"], "sanitized": SANITIZED}
 INVALID_VALUE, INVALID_CONFIGURATION = 1, 9
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import mlp, two_components
-from host_build import FOLDER, SANITIZER, run_sanitized
+from host_build import FOLDER, SANITIZED, run_sanitized
 from sweep_cases import BY_NAME, CASES, FEW, Made, SweepCase, close, make, unwritten
 from sweep_library import SweepLibrary
 from torch import Tensor, nn
@@ -251,7 +251,7 @@ def test_reverse_schedule(library: SweepLibrary, monkeypatch: pytest.MonkeyPatch
 
 def test_reads_and_writes_within_bounds(tmp_path: Path) -> None:
     """AddressSanitizer sees no access beyond the arrays, and does see one where the output is too small."""
-    library = SweepLibrary.build(tmp_path / "sweeps.so", SANITIZER)
+    library = SweepLibrary.build(tmp_path / "sweeps.so", *SANITIZED)
     sound = in_sanitized_python(library, "host.check_few(library)")
     assert sound.returncode == 0 and "finished" in sound.stdout, sound.stderr
     short = "library.gemm(torch.ones(9, 9), torch.ones(9, 9), torch.empty(80))"
