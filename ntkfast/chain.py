@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,7 @@ _hooks_of = itemgetter(*_HOOKS)
 _GLOBAL_HOOKS = tuple(getattr(_torch_module, f"_global{name}", {}) for name in _HOOKS)
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One Linear and the activation after it: σ(weight_scale · W a + bias_scale · b)."""
 
     name: str  # module name, "2"; "" for an inserted identity
@@ -274,14 +273,16 @@ def _assemble(
         _refuse(*first, "the parameter weight", ", ".join(first[1]._parameters) or "none")
     _refuse_parameter(*first, "weight", like, like)
     spans: list[tuple[int, int, str, nn.Module]] = []
-    for name, module in linears:
-        if module is not None:
-            _check_parameters(name, module, like, spans)
+    given = [
+        None if module is None else _layer(name, module, _numbers(activation), like, spans)
+        for (name, module), activation in zip(linears, activations, strict=True)
+    ]
     _check_tied(spans)
     layers: list[Layer] = []
     width: int = like.shape[1]
-    for (name, module), activation in zip(linears, activations, strict=True):
-        layer = _layer(name, module, activation, width, like)
+    for (name, module), layer, activation in zip(linears, given, activations, strict=True):
+        if layer is None:
+            layer = Layer("", _eye(width, like.dtype, like.device), None, None, None, 1.0, 1.0, *_numbers(activation))
         n_out, n_in = layer.weight.shape
         if n_in != width:
             _refuse(name, module, f"{width} input features, as the layer before gives", f"{n_in}")
@@ -293,25 +294,40 @@ def _assemble(
     return Chain(tuple(layers), standardize[1].mean, standardize[1].std)
 
 
-def _layer(name: str, module: nn.Module | None, activation: Any, width: int, like: Tensor) -> Layer:
-    code, beta, threshold = 0, 1.0, 20.0
-    if activation is not None:
-        kind = type(activation)
-        code = _CODES[kind]
-        if kind is nn.Softplus:
-            beta, threshold = float(activation.beta), float(activation.threshold)
-        elif kind is nn.GELU and activation.approximate == "tanh":
-            code = ACTIVATIONS["gelu_tanh"]
-    if module is None:
-        eye = _eye(width, like.dtype, like.device)
-        return Layer("", eye, None, None, None, 1.0, 1.0, code, beta, threshold)
+def _numbers(activation: Any) -> tuple[int, float, float]:
+    """Code, β and threshold."""
+    kind = type(activation)
+    if kind is nn.Softplus:
+        return _CODES[kind], float(activation.beta), float(activation.threshold)
+    if kind is nn.GELU and activation.approximate == "tanh":
+        return ACTIVATIONS["gelu_tanh"], 1.0, 20.0
+    return (0 if activation is None else _CODES[kind]), 1.0, 20.0
+
+
+def _layer(
+    name: str,
+    module: Any,
+    numbers: tuple[int, float, float],
+    like: Tensor,
+    spans: list[tuple[int, int, str, nn.Module]],
+) -> Layer:
+    """One linear layer after the checks of its parameters; `spans` gathers the memory that they occupy."""
+    parameters = module._parameters
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    if len(parameters) != 2 or weight is None or "bias" not in parameters:
+        _refuse(name, module, "the parameters weight and bias (or bias=False)", ", ".join(parameters) or "none")
+    _check_parameter(name, module, "weight", weight, like, spans)
+    shape = weight.shape
+    fits = len(shape) == 2 and weight.nbytes > 0
+    if bias is not None:
+        _check_parameter(name, module, "bias", bias, like, spans)
+        fits = fits and bias.shape == shape[:1]
+    if not fits:
+        sizes = f"{tuple(shape)} and {None if bias is None else tuple(bias.shape)}"
+        _refuse(name, module, "weight (n_out, n_in) and bias (n_out,) with at least one feature each", sizes)
     scales = (module.weight_scale, module.bias_scale) if type(module) is ScaledLinear else (1.0, 1.0)
     prefix = f"{name}." if name else ""
-    parameters = module._parameters
-    weight, bias = parameters["weight"], parameters["bias"]
-    assert weight is not None
-    bias_name = None if bias is None else f"{prefix}bias"
-    return Layer(name, weight, bias, f"{prefix}weight", bias_name, *scales, code, beta, threshold)
+    return Layer(name, weight, bias, prefix + "weight", None if bias is None else prefix + "bias", *scales, *numbers)
 
 
 @lru_cache(maxsize=16)
@@ -319,27 +335,17 @@ def _eye(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.eye(width, dtype=dtype, device=device)
 
 
-def _check_parameters(name: str, module: nn.Module, like: Tensor, spans: list[tuple[int, int, str, nn.Module]]) -> None:
-    parameters = module._parameters
-    if len(parameters) != 2 or parameters.get("weight") is None or "bias" not in parameters:
-        _refuse(name, module, "the parameters weight and bias (or bias=False)", ", ".join(parameters) or "none")
-    dtype, device = like.dtype, like.device
-    for key, p in parameters.items():
-        if p is None:
-            continue
-        plain = (type(p) is nn.Parameter or type(p) is Tensor) and p.layout is torch.strided
-        if not plain or p.dtype is not dtype or p.device != device:
-            _refuse_parameter(name, module, key, p, like)
-        start = p.data_ptr()
-        if start == 0 and p.nbytes:
-            _refuse(name, module, f"{key} with memory", "one whose storage was freed")
-        spans.append((start, start + p.nbytes, name, module))
-    weight, bias = parameters["weight"], parameters["bias"]
-    assert weight is not None
-    shape = weight.shape
-    if len(shape) != 2 or weight.nbytes == 0 or (bias is not None and bias.shape != shape[:1]):
-        sizes = f"{tuple(shape)} and {None if bias is None else tuple(bias.shape)}"
-        _refuse(name, module, "weight (n_out, n_in) and bias (n_out,) with at least one feature each", sizes)
+def _check_parameter(
+    name: str, module: nn.Module, key: str, p: Tensor, like: Tensor, spans: list[tuple[int, int, str, nn.Module]]
+) -> None:
+    kind = type(p)
+    plain = (kind is nn.Parameter or kind is Tensor) and p.layout is torch.strided
+    if not plain or p.dtype is not like.dtype or p.device != like.device:
+        _refuse_parameter(name, module, key, p, like)
+    start, size = p.data_ptr(), p.nbytes
+    if start == 0 and size:
+        _refuse(name, module, f"{key} with memory", "one whose storage was freed")
+    spans.append((start, start + size, name, module))
 
 
 def _refuse_parameter(name: str, module: nn.Module, key: str, p: Tensor, like: Tensor) -> None:

@@ -287,6 +287,8 @@ CASES = [
     Case("silu-burgers", lambda: mlp(nn.SiLU), burgers),
     Case("sin-two_components", lambda: mlp(ntk.Sin), two_components),
     Case("relu-value", lambda: mlp(nn.ReLU), ntk.value),
+    Case("sigmoid-value", lambda: mlp(nn.Sigmoid, (2, 33, 17, 1)), ntk.value),
+    Case("softplus-variable_coefficient", lambda: mlp(nn.Softplus, (2, 5, 37, 1)), variable_coefficient),
     Case("linear-value", lambda: nn.Linear(2, 3), ntk.value),
     Case("linear-u_t", lambda: nn.Sequential(nn.Linear(2, 1)), u_t),
     Case("several_outputs-value", lambda: mlp(nn.Tanh, (2, 9, 3)), ntk.value),

@@ -149,6 +149,17 @@ def set_bias(layer):
     layer.bias = nn.Parameter(torch.zeros(3))
 
 
+def flat_weight():
+    net = sequential(nn.Tanh())
+    net[0].weight = nn.Parameter(torch.ones(4))
+    return net
+
+
+def with_weight(layer, weight):
+    layer.weight = weight
+    return layer
+
+
 def free(layer):
     layer.weight.untyped_storage().resize_(0)
 
@@ -253,6 +264,12 @@ REFUSED = {
     "freed": (with_layer(free), "layer '2' (Linear)", "weight with memory, got one whose storage was freed"),
     "sizes": (nn.Sequential(nn.Linear(2, 4), nn.Linear(3, 1)), "layer '1' (Linear)", "4 input features, as the layer"),
     "bias": (with_layer(set_bias), "layer '2' (Linear)", "(1, 4) and (3,)"),
+    "a weight of one dimension": (flat_weight(), "layer '0' (Linear)", "got (4,) and (4,)"),
+    "tied where sizes do not fit": (
+        nn.Sequential(LINEAR, nn.Tanh(), with_weight(nn.Linear(3, 4), LINEAR.weight)),
+        "layer '2' (Linear)",
+        "memory shared with layer '0'",
+    ),
     "a third parameter": (
         with_layer(lambda layer: layer.register_parameter("extra", nn.Parameter(torch.ones(1)))),
         "layer '2' (Linear)",

@@ -45,19 +45,28 @@ void diag_tile(const Sweep<T>& sweep, const PackedWeights<T>& forward, const Pac
   const int64_t o = sweep.layer[L - 1].n_out;
   stacks.A[L] = local_stack(memory + slot.A[L % 2], tile.count, o);
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
+  T* scratch = memory + slot.scratch;
+  const auto nothing = [](int) {};
+  const auto of_inputs = [&](int l, Points points) {
+    if (l >= first && l < L) input_products(sweep, group, l, points, stacks.A[l], a_products(l));
+  };
+  const auto of_cotangents = [&](int j) {
+    return [&, j](int l, Points points) {
+      layer_diag(sweep, tile, j, l, points, stacks.A[l], a_products(l), stacks.D[l], memory + slot.d_products);
+    };
+  };
+  if (can_turn(sweep, group)) {
+    const Turn<T> turn = turn_tile(sweep, forward, tile, stacks, scratch, of_inputs);
+    turn_diag(turn, sweep.diag + (L - 1) * sweep.residual_rows + group.residual_row + tile.first);
+    return descend_tile(sweep, backward, tile, group.component[0], L - 2, first, stacks, scratch, nothing,
+                        of_cotangents(0));
+  }
   // The seeds are given: the outputs matter only if an activation has to be pulled back through.
   const int needed = sweep.layer[L - 1].keeps_stash ? L : L - 1;
-  const auto nothing = [](int) {};
-  forward_tile(sweep, needed, forward, tile, stacks, memory + slot.scratch, nothing, [&](int l, Points points) {
-    if (l >= first && l < L) input_products(sweep, group, l, points, stacks.A[l], a_products(l));
-  });
+  forward_tile(sweep, needed, forward, tile, stacks, scratch, nothing, of_inputs);
   for (int j = 0; j < group.components; ++j) {
-    const Component& component = group.component[j];
     if (j + 1 == group.components) pull_in_place(sweep, stacks);
-    backward_tile(
-        sweep, backward, tile, component, first, stacks, memory + slot.scratch, nothing, [&](int l, Points points) {
-          layer_diag(sweep, tile, j, l, points, stacks.A[l], a_products(l), stacks.D[l], memory + slot.d_products);
-        });
+    backward_tile(sweep, backward, tile, group.component[j], first, stacks, scratch, nothing, of_cotangents(j));
   }
 }
 

@@ -2,6 +2,7 @@
 //
 //   forward    Z_l = A_l W_lᵀ (+ b on the value channel)      A_{l+1} = push_forward(Z_l)
 //   backward   D_L = seeds, pulled back through a last activation      D_{l−1} = pull_back(D_l W_l, Z_{l−1})
+//   or         there and back at once through the activation before the last layer (turn.h)
 //
 // All stacks are local to the tile, but for the output A_L, which may be the caller's: the rows of A and D stand
 // together as one left operand, and the products of a layer are written into Z.
@@ -10,6 +11,7 @@
 #include <cstring>
 
 #include "stack_product.h"
+#include "turn.h"
 #include "weights.h"
 
 namespace ntkfast {
@@ -82,10 +84,12 @@ struct SlotLayout {
   }
 };
 
-// The left operand of layer l's product, whose rows are those of a tile-local stack; layers take turns with the memory.
+// The left operand of layer l's product, whose rows are those of a tile-local stack. Layers take turns with the memory;
+// that of a layer's way back is not that of its way there, so that a sweep may turn at any of them.
 template <class T>
-Left<T> left_of_layer(const Sweep<T>& sweep, int l, int64_t rows, Stack<T> a, T* scratch) {
-  return {a.data, a.row, scratch + 2 * rows * kPanel<T> + l % 2 * left_size<T>(rows, widest(sweep))};
+Left<T> left_of_layer(const Sweep<T>& sweep, Pass pass, int l, int64_t rows, Stack<T> a, T* scratch) {
+  const int place = (pass == Pass::forward ? l : l + 1) % 2;
+  return {a.data, a.row, scratch + 2 * rows * kPanel<T> + place * left_size<T>(rows, widest(sweep))};
 }
 
 // Between a tile-local stack, whose rows stand together, and the caller's. Whole rows at a time: a sweep writes a layer
@@ -139,13 +143,25 @@ void fill_inputs(const Tile<T>& tile, int64_t d, Stack<T> A) {
     }
 }
 
-// Through the first `layers` layers. When A_l, and with it Z_{l−1}, is complete, after(l) runs and then meanwhile(l,
-// points) for all points, some at a time, beside the next product; A_L is the output.
+// The product of layer l on its way there: finish and split as in stack_product, meanwhile(l, points) beside it.
+template <class T, class Finish, class Split, class Meanwhile>
+void forward_product(const Sweep<T>& sweep, int l, const PackedWeights<T>& weights, const Tile<T>& tile,
+                     const TileStacks<T>& stacks, const Products<T>& z, T* scratch, const Finish& finish,
+                     const Split& split, const Meanwhile& meanwhile) {
+  const Layer<T>& layer = sweep.layer[l];
+  const Left<T> left = left_of_layer(sweep, Pass::forward, l, tile.channels() * tile.count, stacks.A[l], scratch);
+  stack_product(
+      StackProduct<T>{tile.channels(), tile.count, left, layer.n_in, layer.n_out, z},
+      [&](int64_t p) { return weights.panel(l, p); }, finish, split, [&](Points points) { meanwhile(l, points); });
+}
+
+// Through the first `layers` layers; A_layers is split where another product follows. When A_l, and with it Z_{l−1}, is
+// complete, after(l) runs and then meanwhile(l, points) for all points, some at a time, beside the next product.
 template <class T, class After, class Meanwhile>
-void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& weights, const Tile<T>& tile,
-                  const TileStacks<T>& stacks, T* scratch, const After& after, const Meanwhile& meanwhile) {
+void push_layers(const Sweep<T>& sweep, int layers, bool another, const PackedWeights<T>& weights, const Tile<T>& tile,
+                 const TileStacks<T>& stacks, T* scratch, const After& after, const Meanwhile& meanwhile) {
   const int64_t rows = tile.channels() * tile.count;
-  const auto left = [&](int l) { return left_of_layer(sweep, l, rows, stacks.A[l], scratch); };
+  const auto left = [&](int l) { return left_of_layer(sweep, Pass::forward, l, rows, stacks.A[l], scratch); };
   fill_inputs(tile, sweep.layer[0].n_in, stacks.A[0]);
   split_left(left(0), rows, sweep.layer[0].n_in);
   after(0);
@@ -155,17 +171,51 @@ void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& wei
     const Products<T> z = stash.data == nullptr ? scratch_products(scratch, rows) : products_within(stash);
     const Epilogue<T> epilogue{&layer, &tile, nullptr, stash, stacks.A[l + 1], tile.count * z.row, z.row};
     const PanelFunction<T> push = push_function(epilogue);
-    stack_product(
-        StackProduct<T>{tile.channels(), tile.count, left(l), layer.n_in, layer.n_out, z},
-        [&](int64_t p) { return weights.panel(l, p); },
+    forward_product(
+        sweep, l, weights, tile, stacks, z, scratch,
         [&](Columns columns, T* panel, Points points) { push(epilogue, panel, columns, points); },
         [&](int64_t p, int64_t row) {
-          if (l + 1 < layers) split_left(left(l + 1), rows, layer.n_out, row, p);
+          if (another || l + 1 < layers) split_left(left(l + 1), rows, layer.n_out, row, p);
         },
-        [&](Points points) { meanwhile(l, points); });
+        meanwhile);
     after(l + 1);
   }
+}
+
+// The same to the end: meanwhile(layers, points) runs for all points after the last product.
+template <class T, class After, class Meanwhile>
+void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& weights, const Tile<T>& tile,
+                  const TileStacks<T>& stacks, T* scratch, const After& after, const Meanwhile& meanwhile) {
+  push_layers(sweep, layers, false, weights, tile, stacks, scratch, after, meanwhile);
   meanwhile(layers, Points{0, tile.count});
+}
+
+// Through all layers but the last one, and back through the activation before it (turn.h), for the group's one
+// component. The squares lie where the last layer's inputs would: they last as long as nothing else is written there.
+template <class T, class Meanwhile>
+Turn<T> turn_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
+                  const TileStacks<T>& stacks, T* scratch, const Meanwhile& meanwhile) {
+  const int top = sweep.layers - 2;
+  const int64_t rows = tile.channels() * tile.count;
+  pull_in_place(sweep, stacks);
+  push_layers(sweep, top, true, weights, tile, stacks, scratch, [](int) {}, meanwhile);
+  const Layer<T>& layer = sweep.layer[top];
+  const Products<T> z = products_within(stacks.Z[top]);
+  const Turn<T> turn{{&layer, &tile, tile.group->component, stacks.Z[top], stacks.D[top], tile.count * z.row, z.row},
+                     &sweep.layer[top + 1],
+                     stacks.A[top + 1].data};
+  for (int64_t i = 0; i < tile.count * kLanes<T>; ++i) turn.squares[i] = T(0);
+  const TurnFunction<T> there_and_back = turn_function(turn);
+  forward_product(
+      sweep, top, weights, tile, stacks, z, scratch,
+      [&](Columns columns, T* panel, Points points) { there_and_back(turn, panel, columns, points); },
+      [&](int64_t p, int64_t row) {
+        if (top > sweep.first_active)
+          split_left(left_of_layer(sweep, Pass::backward, top, rows, stacks.D[top], scratch), rows, layer.n_out, row,
+                     p);
+      },
+      meanwhile);
+  return turn;
 }
 
 // Columns of the seeds of one component, in rows of `row` elements, channel by channel.
@@ -189,31 +239,25 @@ void copy_panel(const Epilogue<T>& e, T* g, Columns columns, Points points) {
         e.to.data[c * e.to.channel + i * e.to.row + columns.first + j] = g[c * e.channel + i * e.row + j];
 }
 
-// Cotangents down to layer `first`. When D_l is complete, after(l) and meanwhile(l, points) run as in forward_tile.
+// From cotangents of layer l's outputs to D_l.
+template <class T>
+Epilogue<T> cotangent_epilogue(const Sweep<T>& sweep, int l, const Tile<T>& tile, const Component& component,
+                               const TileStacks<T>& stacks, const Products<T>& cotangents) {
+  return {&sweep.layer[l], &tile, &component, stacks.Z[l], stacks.D[l], tile.count * cotangents.row, cotangents.row};
+}
+
+// Cotangents from layer `from`, whose D is complete and split, down to layer `first`. When D_l is complete, after(l)
+// and meanwhile(l, points) run as in push_layers; after(from) has run.
 template <class T, class After, class Meanwhile>
-void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
-                   const Component& component, int first, const TileStacks<T>& stacks, T* scratch, const After& after,
-                   const Meanwhile& meanwhile) {
-  const int last = sweep.layers - 1;
+void descend_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
+                  const Component& component, int from, int first, const TileStacks<T>& stacks, T* scratch,
+                  const After& after, const Meanwhile& meanwhile) {
   const int64_t rows = component.channels * tile.count;
-  const auto left = [&](int l) { return left_of_layer(sweep, l, rows, stacks.D[l], scratch); };
+  const auto left = [&](int l) { return left_of_layer(sweep, Pass::backward, l, rows, stacks.D[l], scratch); };
   const Products<T> cotangents = scratch_products(scratch, rows);
-  const auto epilogue = [&](int l) {
-    return Epilogue<T>{&sweep.layer[l], &tile, &component, stacks.Z[l], stacks.D[l], tile.count * cotangents.row,
-                       cotangents.row};
-  };
-  const Epilogue<T> outputs = epilogue(last);
-  const PanelFunction<T> finish_outputs = outputs.stash.data == nullptr ? copy_panel<T> : pull_function(outputs);
-  for (int64_t p = 0; p < ceil_div(sweep.layer[last].n_out, kPanel<T>); ++p) {
-    const Columns columns = panel_columns(p, kPanel<T>, sweep.layer[last].n_out);
-    read_seeds(component, tile, columns, cotangents.at(p), cotangents.row);
-    finish_outputs(outputs, cotangents.at(p), columns, Points{0, tile.count});
-  }
-  if (last > first) split_left(left(last), rows, sweep.layer[last].n_out);
-  after(last);
-  for (int l = last; l > first; --l) {
+  for (int l = from; l > first; --l) {
     const Layer<T>& layer = sweep.layer[l];
-    const Epilogue<T> below = epilogue(l - 1);
+    const Epilogue<T> below = cotangent_epilogue(sweep, l - 1, tile, component, stacks, cotangents);
     const PanelFunction<T> pull = below.stash.data == nullptr ? copy_panel<T> : pull_function(below);
     stack_product(
         StackProduct<T>{component.channels, tile.count, left(l), layer.n_out, layer.n_in, cotangents},
@@ -226,6 +270,26 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
     after(l - 1);
   }
   meanwhile(first, Points{0, tile.count});
+}
+
+// The same from the seeds on.
+template <class T, class After, class Meanwhile>
+void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
+                   const Component& component, int first, const TileStacks<T>& stacks, T* scratch, const After& after,
+                   const Meanwhile& meanwhile) {
+  const int last = sweep.layers - 1;
+  const int64_t rows = component.channels * tile.count, width = sweep.layer[last].n_out;
+  const Products<T> cotangents = scratch_products(scratch, rows);
+  const Epilogue<T> outputs = cotangent_epilogue(sweep, last, tile, component, stacks, cotangents);
+  const PanelFunction<T> finish_outputs = outputs.stash.data == nullptr ? copy_panel<T> : pull_function(outputs);
+  for (int64_t p = 0; p < ceil_div(width, kPanel<T>); ++p) {
+    const Columns columns = panel_columns(p, kPanel<T>, width);
+    read_seeds(component, tile, columns, cotangents.at(p), cotangents.row);
+    finish_outputs(outputs, cotangents.at(p), columns, Points{0, tile.count});
+  }
+  if (last > first) split_left(left_of_layer(sweep, Pass::backward, last, rows, stacks.D[last], scratch), rows, width);
+  after(last);
+  descend_tile(sweep, weights, tile, component, last, first, stacks, scratch, after, meanwhile);
 }
 
 template <class T>

@@ -1,0 +1,95 @@
+// What the epilogues' loops over vectors and points have in common.
+#pragma once
+
+#include "../core/activation_jet.h"
+#include "../core/faa_di_bruno.h"
+#include "activation_panel.h"
+#include "elementary.h"
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+constexpr int kAny = -1;
+
+// Loops over channels unroll where their number N is known.
+template <int N>
+auto count_of(int number) {
+  if constexpr (N == kAny) return number;
+  else return std::integral_constant<int, N>{};
+}
+
+// Function<F, M>::value for the commonest jets: value; value and a first derivative; one, two or three directions and a
+// collapsed channel; and for all others.
+template <template <int, int> class Function>
+auto function_of_counts(int directions, int collapsed) {
+  if (directions == 0 && collapsed == 0) return Function<0, 0>::value;
+  if (directions == 0 && collapsed == 1) return Function<0, 1>::value;
+  if (directions == 1 && collapsed == 1) return Function<1, 1>::value;
+  if (directions == 2 && collapsed == 1) return Function<2, 1>::value;
+  if (directions == 3 && collapsed == 1) return Function<3, 1>::value;
+  return Function<kAny, kAny>::value;
+}
+
+// The vectors of a panel, but for a partial last one.
+template <class T>
+struct WholeVector {
+  Vec<T> read(const T* p) const { return load<T>(p); }
+  void write(T* p, Vec<T> x) const { store<T>(p, x); }
+  Vec<T> inside(Vec<T> x) const { return x; }
+};
+
+// Its first `lanes` lanes.
+template <class T>
+struct PartOfVector {
+  int lanes;
+
+  Vec<T> read(const T* p) const { return load_partial<T>(p, lanes); }
+  void write(T* p, Vec<T> x) const { store_partial<T>(p, x, lanes); }
+  // Zero beyond them.
+  Vec<T> inside(Vec<T> x) const {
+    T all[kLanes<T>];
+    store<T>(all, x);
+    return read(all);
+  }
+};
+
+// Runs body(lanes, vector offset) for each vector of a panel.
+template <class T, class Body>
+void for_each_vector(Columns columns, const Body& body) {
+  int64_t v = 0;
+  for (; v + kLanes<T> <= columns.width; v += kLanes<T>) body(WholeVector<T>{}, v);
+  if (v < columns.width) body(PartOfVector<T>{static_cast<int>(columns.width - v)}, v);
+}
+
+// Where one vector of a panel's products stands: channel c of point i at data[c·channel + i·row].
+template <class T>
+struct VectorOfPanel {
+  T* data;
+  int64_t channel, row;
+};
+
+// z₀ of all points, with the bias, or the base value of σ (core::kStashesBase) takes the place of the products'. Before
+// anything else: an elementary function is a long chain of operations, of which the processor has several under way
+// only if little stands between them.
+template <class T, core::Activation A>
+void keep_values(const VectorOfPanel<T>& z, Vec<T> bias, core::ActivationParams<T> params, Points points) {
+  for (int64_t i = points.first; i < points.first + points.count; ++i) {
+    T* value = z.data + i * z.row;
+    Vec<T> kept = load<T>(value) + bias;
+    if constexpr (core::kStashesBase<A>) kept = core::base<A, Elementary>(kept, params).a;
+    store<T>(value, kept);
+  }
+}
+
+// σ and its derivatives from what is kept of the value.
+template <class T, core::Activation A>
+core::Sigma<Vec<T>> sigma_of(Vec<T> kept, core::ActivationParams<T> params) {
+  core::Base<Vec<T>> base{kept, Vec<T>{}};
+  if constexpr (!core::kStashesBase<A>) base = core::base<A, Elementary>(kept, params);
+  return core::sigma<A>(kept, base, params);
+}
+
+}  // namespace
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast

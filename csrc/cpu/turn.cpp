@@ -1,0 +1,72 @@
+#include "turn.h"
+
+#include "panel_vectors.h"
+
+namespace ntkfast {
+namespace NTKFAST_ISA {
+namespace {
+
+template <class T, core::Activation A, int kF, int kM>
+void turn_vectors(const Turn<T>& turn, T* z, Columns columns, Points points) {
+  const Epilogue<T>& e = turn.epilogue;
+  const Layer<T>&layer = *e.layer, &last = *turn.last;
+  const Group<T>& group = *e.tile->group;
+  const Component& component = *e.component;
+  const Stack<T> zbar = e.to;
+  const core::ActivationParams<T> params = layer.activation_params;
+  const auto F = count_of<kF>(group.directions);
+  const auto M = count_of<kM>(group.collapsed);
+  const int64_t channel = e.channel, row = e.row, omega_stride = group.omega_stride;
+  const int64_t seed_channel = component.seed_stride[0], seed_row = component.seed_stride[1];
+  const T* const omegas = group.omega + e.tile->first * omega_stride;
+  const T* const seeds = static_cast<const T*>(component.seed) + e.tile->first * seed_row;
+  T* const squares = turn.squares;
+  for_each_vector<T>(columns, [&](auto lanes, int64_t v) {
+    const int64_t column = columns.first + v;
+    const Vec<T> bias = layer.bias ? lanes.read(layer.bias + column) * layer.bias_scale : Vec<T>{};
+    const Vec<T> weight = lanes.read(last.weight + column) * last.weight_scale;
+    keep_values<T, A>({z + v, channel, row}, bias, params, points);
+    for (int64_t i = points.first; i < points.first + points.count; ++i) {
+      const T *zi = z + i * row + v, *omega = omegas + i * omega_stride, *seed = seeds + i * seed_row;
+      T *to = zbar.data + i * zbar.row + column, *square = squares + i * kLanes<T>;
+      const auto read_z = [&](int c) { return load<T>(zi + c * channel); };
+      const auto read_omega = [&](int m, int k) { return omega[m * F + k]; };
+      const core::Sigma<Vec<T>> sigma = sigma_of<T, A>(load<T>(zi), params);
+      Vec<T> gradient{};
+      core::push_forward(
+          sigma, F, M, read_z, [&](int c, Vec<T> h) { gradient += seed[c * seed_channel] * h; }, read_omega);
+      core::pull_back(
+          sigma, F, M, read_z, [&](int c) { return seed[c * seed_channel] * weight; },
+          [&](int c, Vec<T> x) { lanes.write(to + c * zbar.channel, x); }, read_omega);
+      gradient = lanes.inside(gradient);
+      store<T>(square, load<T>(square) + gradient * gradient);
+    }
+  });
+}
+
+template <class T, core::Activation A>
+struct TurnOf {
+  template <int F, int M>
+  struct With {
+    static constexpr TurnFunction<T> value = turn_vectors<T, A, F, M>;
+  };
+};
+
+}  // namespace
+
+template <class T>
+TurnFunction<T> turn_function(const Turn<T>& turn) {
+  TurnFunction<T> function = nullptr;
+  const Epilogue<T>& e = turn.epilogue;
+  core::visit_activation(e.layer->activation, [&](auto tag) {
+    function = function_of_counts<TurnOf<T, decltype(tag)::value>::template With>(e.tile->group->directions,
+                                                                                  e.tile->group->collapsed);
+  });
+  return function;
+}
+
+template TurnFunction<float> turn_function(const Turn<float>&);
+template TurnFunction<double> turn_function(const Turn<double>&);
+
+}  // namespace NTKFAST_ISA
+}  // namespace ntkfast
