@@ -298,7 +298,8 @@ def test_columns_that_travel_with_the_points(verb):
 ACTIVATIONS = ["tanh", "sin", "erf", "sigmoid", "gelu", "gelu_tanh", "silu", "softplus", "softplus_beta_threshold"]
 LEVEL_CASES = [f"{name}-wave" for name in [*ACTIVATIONS, "odd_widths", "wide", "wider"]]
 LEVEL_CASES += ["tanh-two_components", "tanh-products", "classifier-value", "three_inputs-wave"]
-LEVEL_CASES += ["three_inputs-gradient", "one_input-slope_and_curvature"]
+LEVEL_CASES += ["three_inputs-gradient", "one_input-slope_and_curvature", "sigmoid-value"]
+LEVEL_CASES += ["softplus-variable_coefficient", "tanh-u_t", "one_input-u_xx"]
 
 SCRIPT = """
 import sys

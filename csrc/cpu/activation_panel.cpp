@@ -16,17 +16,17 @@ void push_vectors(const Epilogue<T>& e, T* z, Columns columns, Points points) {
   const auto M = count_of<kM>(group.collapsed);
   const int64_t channel = e.channel, row = e.row, omega_stride = group.omega_stride;
   const T* const omegas = group.omega + e.tile->first * omega_stride;
-  for_each_vector<T>(columns, [&](auto lanes, int64_t v) {
+  for_each_vector<T>(columns, [&](int64_t v, int64_t width) {
     const int64_t column = columns.first + v;
-    const Vec<T> bias = layer.bias ? lanes.read(layer.bias + column) * layer.bias_scale : Vec<T>{};
-    keep_values<T, A>({z + v, channel, row}, bias, params, points);
+    const Vec<T> bias = layer.bias ? load_up_to(layer.bias + column, width) * layer.bias_scale : Vec<T>{};
+    keep_values<T, A>(z + v, row, bias, params, points);
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T* zi = z + i * row + v;
       T* hi = h.data + i * h.row + column;
       const T* omega = omegas + i * omega_stride;
       core::push_forward(
           sigma_of<T, A>(load<T>(zi), params), F, M, [&](int c) { return load<T>(zi + c * channel); },
-          [&](int c, Vec<T> x) { lanes.write(hi + c * h.channel, x); }, [&](int m, int k) { return omega[m * F + k]; });
+          [&](int c, Vec<T> x) { store<T>(hi + c * h.channel, x); }, [&](int m, int k) { return omega[m * F + k]; });
     }
   });
 }
@@ -77,7 +77,7 @@ void pull_vectors(const Epilogue<T>& e, T* g, Columns columns, Points points) {
   const ChannelPlaces<T, kF, kM> places(e);
   const int64_t channel = e.channel, row = e.row, omega_stride = group.omega_stride;
   const T* const omegas = group.omega + e.tile->first * omega_stride;
-  for_each_vector<T>(columns, [&](auto lanes, int64_t v) {
+  for_each_vector<T>(columns, [&](int64_t v, int64_t) {
     const int64_t column = columns.first + v;
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T* gi = g + i * row + v;
@@ -85,9 +85,9 @@ void pull_vectors(const Epilogue<T>& e, T* g, Columns columns, Points points) {
       T* to = zbar.data + i * zbar.row + column;
       const T* omega = omegas + i * omega_stride;
       core::pull_back(
-          sigma_of<T, A>(lanes.read(zi), params), F, M, [&](int c) { return lanes.read(zi + places.stash(c)); },
+          sigma_of<T, A>(load<T>(zi), params), F, M, [&](int c) { return load<T>(zi + places.stash(c)); },
           [&](int c) { return load<T>(gi + c * channel); },
-          [&](int c, Vec<T> x) { lanes.write(to + c * zbar.channel, x); },
+          [&](int c, Vec<T> x) { store<T>(to + c * zbar.channel, x); },
           [&](int m, int k) { return omega[places.omega(m, k)]; });
     }
   });

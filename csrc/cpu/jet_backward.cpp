@@ -27,10 +27,13 @@ void jet_backward(const Sweep<T>& sweep, const Parallel& parallel) {
           sweep.Z[l] != nullptr ? local_stack(stacks + 2 * stack_size, tile.count, sweep.layer[l].n_out) : Stack<T>{};
       D[l] = local_stack(stacks + (l % 2) * stack_size, tile.count, sweep.layer[l].n_out);
     }
+    // What pads the rows is computed on, too: what happens to lie there may be subnormal, which is slow.
     const auto fetch_stash = [&](int l) {
       if (sweep.Z[l] == nullptr) return;
-      const int64_t n_out = sweep.layer[l].n_out;
+      const int64_t n_out = sweep.layer[l].n_out, row = Z[l].row;
       copy_stack(tile.channels(), tile.count, n_out, stack_of(sweep.Z[l], tile.group->row, tile, n_out), Z[l]);
+      for (int64_t r = 0; r < tile.channels() * tile.count; ++r)
+        for (int64_t j = n_out; j < row; ++j) Z[l].data[r * row + j] = T(0);
     };
     for (int j = 0; j < tile.group->components; ++j) {
       const Component& component = tile.group->component[j];

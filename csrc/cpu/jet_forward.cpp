@@ -29,10 +29,13 @@ void jet_forward(const Sweep<T>& sweep, const Parallel& parallel) {
       Z[l] = keep && sweep.Z[l] != nullptr ? local_stack(stacks + 2 * stack_size, tile.count, sweep.layer[l].n_out)
                                            : Stack<T>{};
     }
-    A[L] = stack_of(sweep.out, tile.group->row, tile, sweep.layer[L - 1].n_out);
+    const int64_t outputs = sweep.layer[L - 1].n_out;
+    A[L] = local_stack(stacks + (L % 2) * stack_size, tile.count, outputs);
     forward_tile(
         sweep, L, weights, tile, TileStacks<T>{A, Z, nullptr}, memory,
         [&](int l) {
+          if (l == L)
+            copy_stack(channels, tile.count, outputs, A[L], stack_of(sweep.out, tile.group->row, tile, outputs));
           if (!keep) return;
           if (l < L) {
             const int64_t n_in = sweep.layer[l].n_in;

@@ -31,51 +31,19 @@ auto function_of_counts(int directions, int collapsed) {
   return Function<kAny, kAny>::value;
 }
 
-// The vectors of a panel, but for a partial last one.
-template <class T>
-struct WholeVector {
-  Vec<T> read(const T* p) const { return load<T>(p); }
-  void write(T* p, Vec<T> x) const { store<T>(p, x); }
-  Vec<T> inside(Vec<T> x) const { return x; }
-};
-
-// Its first `lanes` lanes.
-template <class T>
-struct PartOfVector {
-  int lanes;
-
-  Vec<T> read(const T* p) const { return load_partial<T>(p, lanes); }
-  void write(T* p, Vec<T> x) const { store_partial<T>(p, x, lanes); }
-  // Zero beyond them.
-  Vec<T> inside(Vec<T> x) const {
-    T all[kLanes<T>];
-    store<T>(all, x);
-    return read(all);
-  }
-};
-
-// Runs body(lanes, vector offset) for each vector of a panel.
+// Runs body(vector offset, columns from there on) for each vector of a panel. There is room for all of a last one.
 template <class T, class Body>
 void for_each_vector(Columns columns, const Body& body) {
-  int64_t v = 0;
-  for (; v + kLanes<T> <= columns.width; v += kLanes<T>) body(WholeVector<T>{}, v);
-  if (v < columns.width) body(PartOfVector<T>{static_cast<int>(columns.width - v)}, v);
+  for (int64_t v = 0; v < columns.width; v += kLanes<T>) body(v, columns.width - v);
 }
-
-// Where one vector of a panel's products stands: channel c of point i at data[c·channel + i·row].
-template <class T>
-struct VectorOfPanel {
-  T* data;
-  int64_t channel, row;
-};
 
 // z₀ of all points, with the bias, or the base value of σ (core::kStashesBase) takes the place of the products'. Before
 // anything else: an elementary function is a long chain of operations, of which the processor has several under way
 // only if little stands between them.
 template <class T, core::Activation A>
-void keep_values(const VectorOfPanel<T>& z, Vec<T> bias, core::ActivationParams<T> params, Points points) {
+void keep_values(T* z, int64_t row, Vec<T> bias, core::ActivationParams<T> params, Points points) {
   for (int64_t i = points.first; i < points.first + points.count; ++i) {
-    T* value = z.data + i * z.row;
+    T* value = z + i * row;
     Vec<T> kept = load<T>(value) + bias;
     if constexpr (core::kStashesBase<A>) kept = core::base<A, Elementary>(kept, params).a;
     store<T>(value, kept);

@@ -4,8 +4,8 @@
 //   backward   D_L = seeds, pulled back through a last activation      D_{l−1} = pull_back(D_l W_l, Z_{l−1})
 //   or         there and back at once through the activation before the last layer (turn.h)
 //
-// All stacks are local to the tile, but for the output A_L, which may be the caller's: the rows of A and D stand
-// together as one left operand, and the products of a layer are written into Z.
+// All stacks are local to the tile: their rows are padded to whole vectors, those of A and D stand together as one left
+// operand, and the products of a layer are written into Z.
 #pragma once
 
 #include <cstring>

@@ -21,11 +21,12 @@ void turn_vectors(const Turn<T>& turn, T* z, Columns columns, Points points) {
   const T* const omegas = group.omega + e.tile->first * omega_stride;
   const T* const seeds = static_cast<const T*>(component.seed) + e.tile->first * seed_row;
   T* const squares = turn.squares;
-  for_each_vector<T>(columns, [&](auto lanes, int64_t v) {
+  for_each_vector<T>(columns, [&](int64_t v, int64_t width) {
     const int64_t column = columns.first + v;
-    const Vec<T> bias = layer.bias ? lanes.read(layer.bias + column) * layer.bias_scale : Vec<T>{};
-    const Vec<T> weight = lanes.read(last.weight + column) * last.weight_scale;
-    keep_values<T, A>({z + v, channel, row}, bias, params, points);
+    const Vec<T> bias = layer.bias ? load_up_to(layer.bias + column, width) * layer.bias_scale : Vec<T>{};
+    const Vec<T> weight = load_up_to(last.weight + column, width) * last.weight_scale;
+    const auto inside = iota<Vec<T>>() < static_cast<int>(width);
+    keep_values<T, A>(z + v, row, bias, params, points);
     for (int64_t i = points.first; i < points.first + points.count; ++i) {
       const T *zi = z + i * row + v, *omega = omegas + i * omega_stride, *seed = seeds + i * seed_row;
       T *to = zbar.data + i * zbar.row + column, *square = squares + i * kLanes<T>;
@@ -37,8 +38,8 @@ void turn_vectors(const Turn<T>& turn, T* z, Columns columns, Points points) {
           sigma, F, M, read_z, [&](int c, Vec<T> h) { gradient += seed[c * seed_channel] * h; }, read_omega);
       core::pull_back(
           sigma, F, M, read_z, [&](int c) { return seed[c * seed_channel] * weight; },
-          [&](int c, Vec<T> x) { lanes.write(to + c * zbar.channel, x); }, read_omega);
-      gradient = lanes.inside(gradient);
+          [&](int c, Vec<T> x) { store<T>(to + c * zbar.channel, x); }, read_omega);
+      gradient = inside ? gradient : Vec<T>{};
       store<T>(square, load<T>(square) + gradient * gradient);
     }
   });
