@@ -8,8 +8,8 @@
 namespace ntkfast {
 namespace NTKFAST_ISA {
 
-// A tile's view of a stack: channel c, point i of the tile, neuron j stands at data[c·channel + i·row + j]. Rows of those
-// that epilogues read and write have room for whole vectors; beyond their last neuron they hold anything.
+// A tile's view of a stack: channel c, point i of the tile, neuron j stands at data[c·channel + i·row + j]. Rows that
+// epilogues read and write have room for whole vectors; beyond their last neuron they hold anything.
 template <class T>
 struct Stack {
   T* data;

@@ -7,6 +7,8 @@
 //
 //   r = Σ_c s_c u_c − y        x = pull ∘ r        (Jᵀx)[W] = Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾)        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
+// Where the sweep turns (turn.h) the last layer's part is (Jᵀx)[w] = Σ_i x_i q_i, (Jᵀx)[b] = Σ_i x_i s₀.
+//
 // A tile goes through all layers and back before the next one starts, so that nothing of it leaves the cache but its
 // rows and the stacks that are asked for. A slot takes every so-many-th tile and adds to sums of its own, which are
 // added up at the end in one order: the same numbers for the same number of threads.
@@ -84,11 +86,20 @@ class LinearLayout : public SlotLayout {
   Buffer<int64_t> A, Z, weight, bias;
 };
 
+// r = found − y and x of point i of one component, the latter to pulled[i].
+template <class T>
+void finish_row(const LinearSweep<T>& p, const Tile<T>& tile, int j, int64_t i, T found, T* pulled) {
+  const Group<T>& group = *tile.group;
+  const int64_t row = group.residual_row + (tile.first + i) * group.components + j;
+  const T r = p.offset == nullptr ? found : found - p.offset[row];
+  p.residual[row] = r;
+  pulled[i] = p.pull == nullptr ? T(0) : p.pull[row] * r;
+}
+
 // r and x of one component, the latter (count).
 template <class T>
 void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T> u, T* pulled) {
-  const Group<T>& group = *tile.group;
-  const Component& component = group.component[j];
+  const Component& component = tile.group->component[j];
   const T* seed = static_cast<const T*>(component.seed);
   const int64_t* stride = component.seed_stride;
   const int64_t outputs = p.sweep.layer[p.sweep.layers - 1].n_out;
@@ -98,10 +109,7 @@ void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T>
       for (int64_t o = 0; o < outputs; ++o)
         r += seed[c * stride[0] + (tile.first + i) * stride[1] + o * stride[2]] *
              u.data[component.channel[c] * u.channel + i * u.row + o];
-    const int64_t row = group.residual_row + (tile.first + i) * group.components + j;
-    if (p.offset != nullptr) r -= p.offset[row];
-    p.residual[row] = r;
-    pulled[i] = p.pull == nullptr ? T(0) : p.pull[row] * r;
+    finish_row(p, tile, j, i, r, pulled);
   }
 }
 
@@ -151,6 +159,27 @@ void add_bias_gradient(int64_t count, Stack<T> D, int64_t n_out, const T* x, T* 
     for (int64_t m = 0; m < n_out; ++m) sums[m] += x[i] * D.data[i * D.row + m];
 }
 
+// The last layer's part where the sweep has turned: rows and x, the diagonal, the gradient.
+template <class T>
+void finish_turn(const LinearSweep<T>& p, const Tile<T>& tile, const Turn<T>& turn, const LinearLayout<T>& slot,
+                 T* memory) {
+  const Sweep<T>& sweep = p.sweep;
+  const int last = sweep.layers - 1;
+  T* x = memory + slot.pulled;
+  for (int64_t i = 0; i < tile.count; ++i) finish_row(p, tile, 0, i, turned_row(turn, i), x);
+  if (sweep.diag != nullptr)
+    turn_diag(turn, sweep.diag + last * sweep.residual_rows + tile.group->residual_row + tile.first);
+  if (p.weight[last] != nullptr) {
+    T* sums = memory + slot.weight.get()[last];
+    for (int64_t i = 0; i < tile.count; ++i)
+      for (int64_t k = 0; k < turn.last->n_in; ++k) sums[k] += x[i] * turn.q.data[i * turn.q.row + k];
+  }
+  if (p.bias[last] != nullptr) {
+    T* sum = memory + slot.bias.get()[last];
+    for (int64_t i = 0; i < tile.count; ++i) *sum += x[i] * seed_of_value(turn, i);
+  }
+}
+
 template <class T>
 void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first,
                 const Tile<T>& tile, const LinearLayout<T>& slot, T* memory, Stack<T>* views) {
@@ -159,6 +188,7 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
   const Group<T>& group = *tile.group;
   const TileStacks<T> stacks = slot.stacks(sweep, tile.count, memory, views);
   const bool diag = sweep.diag != nullptr;
+  T *scratch = memory + slot.scratch, *x = memory + slot.pulled;
   const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
   const GradientScratch<T> gradient_scratch{reinterpret_cast<const T**>(memory + slot.row), memory + slot.factor,
                                             memory + slot.inputs, memory + slot.cotangents};
@@ -167,30 +197,39 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
     const int64_t n_in = sweep.layer[l].n_in;
     copy_stack(channels, tile.count, n_in, stacks.A[l], stack_of(sweep.A[l], group.row, tile, n_in));
   };
-  forward_tile(sweep, L, forward, tile, stacks, memory + slot.scratch, keep_inputs, [&](int l, Points points) {
+  const auto of_inputs = [&](int l, Points points) {
     if (diag && l >= first && l < L) input_products(sweep, group, l, points, stacks.A[l], a_products(l));
-  });
+  };
+  const auto keep_cotangents = [&](int l, const Component& component) {
+    const Layer<T>& layer = sweep.layer[l];
+    if (sweep.D != nullptr)
+      copy_stack(component.channels, tile.count, layer.n_out, stacks.D[l],
+                 stack_of(sweep.D[l], component.row, tile, layer.n_out));
+    if (p.weight[l] != nullptr)
+      add_weight_gradient(layer, component, tile.count, stacks.A[l], stacks.D[l], x, gradient_scratch,
+                          memory + slot.weight.get()[l]);
+    if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
+  };
+  const auto of_cotangents = [&](int j, int l, Points points) {
+    if (diag) layer_diag(sweep, tile, j, l, points, stacks.A[l], a_products(l), stacks.D[l], memory + slot.d_products);
+  };
+  if (sweep.A == nullptr && sweep.D == nullptr && can_turn(sweep, group)) {
+    const Component& component = group.component[0];
+    const Turn<T> turn = turn_tile(sweep, forward, tile, stacks, scratch, of_inputs);
+    finish_turn(p, tile, turn, slot, memory);
+    keep_cotangents(L - 2, component);
+    return descend_tile(
+        sweep, backward, tile, component, L - 2, first, stacks, scratch, [&](int l) { keep_cotangents(l, component); },
+        [&](int l, Points points) { of_cotangents(0, l, points); });
+  }
+  forward_tile(sweep, L, forward, tile, stacks, scratch, keep_inputs, of_inputs);
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
     if (j + 1 == group.components) pull_in_place(sweep, stacks);
-    T* x = memory + slot.pulled;
     evaluate_rows(p, tile, j, stacks.A[L], x);
-    const auto keep_cotangents = [&](int l) {
-      const Layer<T>& layer = sweep.layer[l];
-      if (sweep.D != nullptr)
-        copy_stack(component.channels, tile.count, layer.n_out, stacks.D[l],
-                   stack_of(sweep.D[l], component.row, tile, layer.n_out));
-      if (p.weight[l] != nullptr)
-        add_weight_gradient(layer, component, tile.count, stacks.A[l], stacks.D[l], x, gradient_scratch,
-                            memory + slot.weight.get()[l]);
-      if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
-    };
-    backward_tile(sweep, backward, tile, component, first, stacks, memory + slot.scratch, keep_cotangents,
-                  [&](int l, Points points) {
-                    if (!diag) return;
-                    layer_diag(sweep, tile, j, l, points, stacks.A[l], a_products(l), stacks.D[l],
-                               memory + slot.d_products);
-                  });
+    backward_tile(
+        sweep, backward, tile, component, first, stacks, scratch, [&](int l) { keep_cotangents(l, component); },
+        [&](int l, Points points) { of_cotangents(j, l, points); });
   }
 }
 

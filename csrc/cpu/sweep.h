@@ -191,7 +191,7 @@ void forward_tile(const Sweep<T>& sweep, int layers, const PackedWeights<T>& wei
 }
 
 // Through all layers but the last one, and back through the activation before it (turn.h), for the group's one
-// component. The squares lie where the last layer's inputs would: they last as long as nothing else is written there.
+// component. q lies where the last layer's inputs would.
 template <class T, class Meanwhile>
 Turn<T> turn_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const Tile<T>& tile,
                   const TileStacks<T>& stacks, T* scratch, const Meanwhile& meanwhile) {
@@ -203,8 +203,7 @@ Turn<T> turn_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const 
   const Products<T> z = products_within(stacks.Z[top]);
   const Turn<T> turn{{&layer, &tile, tile.group->component, stacks.Z[top], stacks.D[top], tile.count * z.row, z.row},
                      &sweep.layer[top + 1],
-                     stacks.A[top + 1].data};
-  for (int64_t i = 0; i < tile.count * kLanes<T>; ++i) turn.squares[i] = T(0);
+                     stacks.A[top + 1]};
   const TurnFunction<T> there_and_back = turn_function(turn);
   forward_product(
       sweep, top, weights, tile, stacks, z, scratch,

@@ -4,12 +4,13 @@
 //
 //   g_c = s_c w        w: the last layer's effective weights
 //
-// so that z gives h and z̄ while it is in registers. Only the last layer's gradient asks for h, which is not stored:
+// so that z gives h and z̄ while it is in registers. Only the last layer asks for h, and of it for one vector a point,
+// which takes its place:
 //
-//   ∂r/∂w = Σ_c s_c h_c        ∂r/∂b = s₀        K_ii = ‖∂r_i/∂w‖² + s₀²
+//   q = Σ_c s_c h_c = ∂r/∂w        s₀ = ∂r/∂b        r = ⟨w, q⟩ + s₀ b        K_ii = ‖q_i‖² + s₀²
 #pragma once
 
-#include "activation_panel.h"
+#include "inner_products.h"
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -18,13 +19,13 @@ template <class T>
 struct Turn {
   Epilogue<T> epilogue;  // of the last hidden layer and the group's one component
   const Layer<T>* last;
-  T* squares;  // (count, lanes of a vector): ‖∂r_i/∂w‖² lane by lane, added up panel after panel
+  Stack<T> q;  // of one channel
 };
 
 template <class T>
 using TurnFunction = void (*)(const Turn<T>& turn, T* panel, Columns columns, Points points);
 
-// to = z̄ from pre-activations z, which lack the bias.
+// q, and to = z̄, from pre-activations z, which lack the bias.
 template <class T>
 TurnFunction<T> turn_function(const Turn<T>& turn);
 
@@ -39,19 +40,32 @@ bool can_turn(const Sweep<T>& sweep, const Group<T>& group) {
          group.component[0].channels == group.channels;
 }
 
+// s₀ of a point of the tile.
+template <class T>
+T seed_of_value(const Turn<T>& turn, int64_t i) {
+  const Component& component = *turn.epilogue.component;
+  return static_cast<const T*>(component.seed)[(turn.epilogue.tile->first + i) * component.seed_stride[1]];
+}
+
+// ⟨w, q⟩ + s₀ b of a point.
+template <class T>
+T turned_row(const Turn<T>& turn, int64_t i) {
+  const Layer<T>& last = *turn.last;
+  const T row = last.weight_scale * dot(last.weight, turn.q.data + i * turn.q.row, last.n_in);
+  return last.bias == nullptr ? row : row + last.bias_scale * last.bias[0] * seed_of_value(turn, i);
+}
+
 // The last layer's part of the diagonal.
 template <class T>
 void turn_diag(const Turn<T>& turn, double* diag) {
   const Layer<T>& last = *turn.last;
-  const Tile<T>& tile = *turn.epilogue.tile;
-  const Component& component = *turn.epilogue.component;
   const double weight = static_cast<double>(last.weight_jacobian) * last.weight_jacobian;
   const double bias = static_cast<double>(last.bias_jacobian) * last.bias_jacobian;
-  for (int64_t i = 0; i < tile.count; ++i) {
-    const double seed = static_cast<const T*>(component.seed)[(tile.first + i) * component.seed_stride[1]];
-    const double square = sum(load<T>(turn.squares + i * kLanes<T>));
+  for (int64_t i = 0; i < turn.epilogue.tile->count; ++i) {
+    const T* q = turn.q.data + i * turn.q.row;
+    const double seed = seed_of_value(turn, i);
     // Neither may spoil the other where it is infinite and its parameter frozen.
-    diag[i] = (weight != 0 ? weight * square : 0.0) + (bias != 0 ? bias * seed * seed : 0.0);
+    diag[i] = (weight != 0 ? weight * dot(q, q, last.n_in) : 0.0) + (bias != 0 ? bias * seed * seed : 0.0);
   }
 }
 
