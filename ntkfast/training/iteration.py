@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..loss_gradient import pulled_sweep
-from ..snapshot import Workspace, sweep
+from ..snapshot import Workspace
 from ..weights import NTKWeights, balance
 from .step import Batch, StepRows
 
@@ -155,11 +155,12 @@ class Iteration:
                 p.grad = torch.empty_like(p, requires_grad=False).copy_(gradient)
 
     def look(self, batch: Batch) -> Outcome:
-        """Losses and traces on given points; no gradient is touched."""
+        """Losses and traces on given points, the same bits as an iteration's; no gradient is touched."""
         with torch.no_grad():
-            made = sweep(*self.layout.prepare(self.net, batch), self._workspace)
-            losses = self.layout.losses(made.values if batch.targets is None else made.values - batch.targets)
-            traces = self.layout.sums(made.layer_diag().sum(0))
+            prepared = self.layout.prepare(self.net, batch)
+            rows, diag = pulled_sweep(*prepared, self._pull, batch.targets, {}, True, self._workspace)
+            assert diag is not None
+            losses, traces = self.layout.losses(rows), self.layout.sums(diag.sum(0))
         return Outcome(losses, traces, traces / self._rows)
 
     def renew(self, found: Outcome) -> None:

@@ -85,7 +85,7 @@ def check_vjp(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> Non
 
 
 def check_linear_sweep(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
-    """With everything that can be asked for, with a gradient alone, and with factors alone."""
+    """With everything that can be asked for, with a gradient alone, a diagonal alone, and with factors alone."""
     made = make(case, dtype)
     n = made.groups.residual_rows
     nothing, diag = torch.empty(0, dtype=dtype), torch.empty(len(made.chain.layers), n, dtype=torch.float64)
@@ -93,6 +93,7 @@ def check_linear_sweep(library: SweepLibrary, case: SweepCase, dtype: torch.dtyp
     asked = {
         "all": (offset, pull, grads, diag, made.A, made.D),
         "gradient": (nothing, pull, grads, nothing.double(), nothing, nothing),
+        "diagonal": (offset, pull, [p[:0] for p in grads], diag, nothing, nothing),
         "factors": (offset, nothing, [p[:0] for p in grads], nothing.double(), made.A, made.D),
     }
     for name, (given, factor, gradient, *others) in asked.items():
