@@ -93,17 +93,17 @@ void pull_vectors(const Epilogue<T>& e, T* g, Columns columns, Points points) {
   });
 }
 
-template <class T, core::Activation A>
+template <class T>
 struct Push {
-  template <int F, int M>
+  template <core::Activation A, int F, int M>
   struct With {
     static constexpr PanelFunction<T> value = push_vectors<T, A, F, M>;
   };
 };
 
-template <class T, core::Activation A>
+template <class T>
 struct Pull {
-  template <int F, int M>
+  template <core::Activation A, int F, int M>
   struct With {
     static constexpr PanelFunction<T> value = pull_vectors<T, A, F, M>;
   };
@@ -113,22 +113,14 @@ struct Pull {
 
 template <class T>
 PanelFunction<T> push_function(const Epilogue<T>& e) {
-  PanelFunction<T> function = nullptr;
-  core::visit_activation(e.layer->activation, [&](auto tag) {
-    function = function_of_counts<Push<T, decltype(tag)::value>::template With>(e.tile->group->directions,
-                                                                                e.tile->group->collapsed);
-  });
-  return function;
+  const Group<T>& jet = *e.tile->group;
+  return function_of<PanelFunction<T>, Push<T>::template With>(e.layer->activation, jet.directions, jet.collapsed);
 }
 
 template <class T>
 PanelFunction<T> pull_function(const Epilogue<T>& e) {
-  PanelFunction<T> function = nullptr;
-  core::visit_activation(e.layer->activation, [&](auto tag) {
-    function = function_of_counts<Pull<T, decltype(tag)::value>::template With>(e.component->directions,
-                                                                                e.component->collapsed);
-  });
-  return function;
+  const Component& jet = *e.component;
+  return function_of<PanelFunction<T>, Pull<T>::template With>(e.layer->activation, jet.directions, jet.collapsed);
 }
 
 template PanelFunction<float> push_function(const Epilogue<float>&);

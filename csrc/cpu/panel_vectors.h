@@ -19,16 +19,25 @@ auto count_of(int number) {
   else return std::integral_constant<int, N>{};
 }
 
-// Function<F, M>::value for the commonest jets: value; value and a first derivative; one, two or three directions and a
-// collapsed channel; and for all others.
-template <template <int, int> class Function>
+// Function<A, F, M>::value for the commonest jets: value; value and a first derivative; one, two or three directions
+// and a collapsed channel; and for all others.
+template <template <core::Activation, int, int> class Function, core::Activation A>
 auto function_of_counts(int directions, int collapsed) {
-  if (directions == 0 && collapsed == 0) return Function<0, 0>::value;
-  if (directions == 0 && collapsed == 1) return Function<0, 1>::value;
-  if (directions == 1 && collapsed == 1) return Function<1, 1>::value;
-  if (directions == 2 && collapsed == 1) return Function<2, 1>::value;
-  if (directions == 3 && collapsed == 1) return Function<3, 1>::value;
-  return Function<kAny, kAny>::value;
+  if (directions == 0 && collapsed == 0) return Function<A, 0, 0>::value;
+  if (directions == 0 && collapsed == 1) return Function<A, 0, 1>::value;
+  if (directions == 1 && collapsed == 1) return Function<A, 1, 1>::value;
+  if (directions == 2 && collapsed == 1) return Function<A, 2, 1>::value;
+  if (directions == 3 && collapsed == 1) return Function<A, 3, 1>::value;
+  return Function<A, kAny, kAny>::value;
+}
+
+// The same for an activation that is known when it is called.
+template <class Pointer, template <core::Activation, int, int> class Function>
+Pointer function_of(core::Activation activation, int directions, int collapsed) {
+  Pointer found = nullptr;
+  core::visit_activation(
+      activation, [&](auto tag) { found = function_of_counts<Function, decltype(tag)::value>(directions, collapsed); });
+  return found;
 }
 
 // Runs body(vector offset, columns from there on) for each vector of a panel. There is room for all of a last one.

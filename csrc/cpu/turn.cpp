@@ -42,9 +42,9 @@ void turn_vectors(const Turn<T>& turn, T* z, Columns columns, Points points) {
   });
 }
 
-template <class T, core::Activation A>
+template <class T>
 struct TurnOf {
-  template <int F, int M>
+  template <core::Activation A, int F, int M>
   struct With {
     static constexpr TurnFunction<T> value = turn_vectors<T, A, F, M>;
   };
@@ -54,13 +54,9 @@ struct TurnOf {
 
 template <class T>
 TurnFunction<T> turn_function(const Turn<T>& turn) {
-  TurnFunction<T> function = nullptr;
   const Epilogue<T>& e = turn.epilogue;
-  core::visit_activation(e.layer->activation, [&](auto tag) {
-    function = function_of_counts<TurnOf<T, decltype(tag)::value>::template With>(e.tile->group->directions,
-                                                                                  e.tile->group->collapsed);
-  });
-  return function;
+  const Group<T>& jet = *e.tile->group;
+  return function_of<TurnFunction<T>, TurnOf<T>::template With>(e.layer->activation, jet.directions, jet.collapsed);
 }
 
 template TurnFunction<float> turn_function(const Turn<float>&);
