@@ -57,12 +57,10 @@ __device__ __forceinline__ void pull_tile(const BackwardParams<T>& p, const Part
   }
   const ChannelMap map{p.parts.channel + part.first_channel, part.directions, part.collapsed, part.group_directions};
   const auto stash = tile_in_stack(p.stash, part.a_row, part.n, tile.first, p.width, column);
-  core::visit_activation(p.activation, [&](auto activation) {
-    for_each_neuron(tile.count, columns, [&](int i, int j) {
-      pull_neuron<decltype(activation)::value>(
-          p.activation_params, map, part.omega + (tile.first + i) * part.omega_stride,
-          [&](int c) { return stash(c, i, j); }, cotangents(i, j), [&](int c, T value) { zbar(c, i, j) = value; });
-    });
+  for_each_neuron(tile.count, columns, [&](int i, int j) {
+    pull_neuron(
+        p.activation, p.activation_params, map, part.omega + (tile.first + i) * part.omega_stride,
+        [&](int c) { return stash(c, i, j); }, cotangents(i, j), [&](int c, T value) { zbar(c, i, j) = value; });
   });
 }
 

@@ -63,18 +63,16 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) forward_kernel(const Fo
   const AlongDepth<T> weights{p.layer.weight + column * n_in, n_in, depth, columns};
   const ChannelTile<T> product =
       channel_product(group.channels(), tile.count, columns, row_of, weights, depth, shared, h);
-  core::visit_activation(p.layer.activation, [&](auto activation) {
-    for_each_neuron(tile.count, columns, [&](int i, int j) {
-      const T bias = p.layer.bias == nullptr ? T(0) : p.layer.bias[column + j] * p.layer.bias_scale;
-      push_neuron<decltype(activation)::value>(
-          p.layer.activation_params, group.directions, group.collapsed,
-          group.omega + (tile.first + i) * group.omega_stride,
-          PreActivations<T>{product, p.layer.weight_scale, bias, i, j},
-          [&](int c, T value) {
-            if (stash.at != nullptr) stash(c, i, j) = value;
-          },
-          [&](int c, T value) { h(c, i, j) = value; });
-    });
+  for_each_neuron(tile.count, columns, [&](int i, int j) {
+    const T bias = p.layer.bias == nullptr ? T(0) : p.layer.bias[column + j] * p.layer.bias_scale;
+    push_neuron(
+        p.layer.activation, p.layer.activation_params, group.directions, group.collapsed,
+        group.omega + (tile.first + i) * group.omega_stride,
+        PreActivations<T>{product, p.layer.weight_scale, bias, i, j},
+        [&](int c, T value) {
+          if (stash.at != nullptr) stash(c, i, j) = value;
+        },
+        [&](int c, T value) { h(c, i, j) = value; });
   });
 }
 

@@ -75,20 +75,18 @@ struct SmallTile {
     const SmallJet<T> z{shared + p.at.stash[l], count, p.at.pitch};
     const Entries entries(count, width);
     T* const above = l + 1 < p.layers ? p.layer[l + 1].A : p.out;
-    core::visit_activation(at.layer.activation, [&](auto activation) {
-      entries([&](int i, int j) {
-        push_neuron<decltype(activation)::value>(
-            at.layer.activation_params, group.directions, group.collapsed,
-            group.omega + (first + i) * group.omega_stride, [&](int c) { return z(c, i, j); },
-            [&](int c, T value) {
-              if (z.at != work().at) z(c, i, j) = value;
-              if (at.Z != nullptr) at.Z[in_stack(group.row, c, i) * width + j] = value;
-            },
-            [&](int c, T value) {
-              work()(c, i, j) = value;
-              if (above != nullptr) above[in_stack(group.row, c, i) * width + j] = value;
-            });
-      });
+    entries([&](int i, int j) {
+      push_neuron(
+          at.layer.activation, at.layer.activation_params, group.directions, group.collapsed,
+          group.omega + (first + i) * group.omega_stride, [&](int c) { return z(c, i, j); },
+          [&](int c, T value) {
+            if (z.at != work().at) z(c, i, j) = value;
+            if (at.Z != nullptr) at.Z[in_stack(group.row, c, i) * width + j] = value;
+          },
+          [&](int c, T value) {
+            work()(c, i, j) = value;
+            if (above != nullptr) above[in_stack(group.row, c, i) * width + j] = value;
+          });
     });
   }
 
@@ -103,23 +101,20 @@ struct SmallTile {
 
   __device__ __forceinline__ void forward() const {
     load_inputs();
-    if (p.forward_layers > 0) load_weight<true>(p.layer[0].layer, weight());
-    __syncthreads();
-    const int rows = channels() * count;
 #pragma unroll 1
-    for (int l = 0; l < p.forward_layers; ++l) {
+    for (int l = 0; l < p.layers; ++l) {
       const Layer<T>& layer = p.layer[l].layer;
-      const int width = static_cast<int>(layer.n_out);
+      const bool goes_on = l < p.forward_layers;
+      if (goes_on) load_weight<true>(layer, weight());
+      __syncthreads();
       keep_a_products(l);
-      multiply(static_cast<int>(layer.n_in), width, rows, layer.weight_scale, shared + p.at.stash[l], count,
+      if (!goes_on) break;
+      multiply(static_cast<int>(layer.n_in), static_cast<int>(layer.n_out), channels() * count, layer.weight_scale,
+               shared + p.at.stash[l], count,
                [&](int j) { return layer.bias == nullptr ? T(0) : __ldg(layer.bias + j) * layer.bias_scale; });
       __syncthreads();  // all channels of Z are there
       push(l);
-      if (l + 1 < p.forward_layers) load_weight<true>(p.layer[l + 1].layer, weight());
-      __syncthreads();
     }
-    if (p.forward_layers == p.layers) return;
-    keep_a_products(p.layers - 1);
     __syncthreads();  // A has been read
   }
 
@@ -144,14 +139,12 @@ struct SmallTile {
     const T* stash = stored ? at.Z + (group.row + first) * width : shared + p.at.stash[l];
     const int64_t channel = stored ? group.n * width : count;
     const int point = stored ? width : 1, feature = stored ? 1 : p.at.pitch;
-    core::visit_activation(at.layer.activation, [&](auto activation) {
-      entries([&](int i, int j) {
-        const T* neuron = stash + i * point + j * feature;
-        pull_neuron<decltype(activation)::value>(
-            at.layer.activation_params, map, group.omega + (first + i) * group.omega_stride,
-            [&](int c) { return neuron[c * channel]; }, [&](int c) { return work()(c, i, j); },
-            [&](int c, T value) { write(c, i, j, value); });
-      });
+    entries([&](int i, int j) {
+      const T* neuron = stash + i * point + j * feature;
+      pull_neuron(
+          at.layer.activation, at.layer.activation_params, map, group.omega + (first + i) * group.omega_stride,
+          [&](int c) { return neuron[c * channel]; }, [&](int c) { return work()(c, i, j); },
+          [&](int c, T value) { write(c, i, j, value); });
     });
   }
 
@@ -200,26 +193,23 @@ struct SmallTile {
   }
 
   __device__ __forceinline__ void backward(const SmallComponent<T>& component) const {
-    const int rows = component.channels * count, top = p.layers - 1;
     const bool diag = p.task == Task::diag;
-    load_seeds(component);
-    pull(top, component);  // whose threads have the same neurons
-    if (top > p.first_active) load_weight<false>(p.layer[top].layer, weight());
-    __syncthreads();
+    load_seeds(component);  // whose threads have the same neurons as those of the pull
 #pragma unroll 1
-    for (int l = top; l > p.first_active; --l) {
+    for (int l = p.layers - 1;; --l) {
       const Layer<T>& layer = p.layer[l].layer;
-      const int width = static_cast<int>(layer.n_in);
+      const bool goes_on = l > p.first_active;
+      pull(l, component);
+      if (goes_on) load_weight<false>(layer, weight());
+      __syncthreads();
       if (diag) keep_terms(l, component);
-      multiply(static_cast<int>(layer.n_out), width, rows, layer.weight_scale, work().at, 0, [](int) { return T(0); });
+      if (!goes_on) break;
+      multiply(static_cast<int>(layer.n_out), static_cast<int>(layer.n_in), component.channels * count,
+               layer.weight_scale, work().at, 0, [](int) { return T(0); });
       if (diag) write_diag(l, component);
       __syncthreads();  // all channels of D W are there, the terms have been read
-      pull(l - 1, component);
-      if (l - 1 > p.first_active) load_weight<false>(p.layer[l - 1].layer, weight());
-      __syncthreads();
     }
     if (!diag) return;
-    keep_terms(p.first_active, component);
     __syncthreads();
     for (int l = p.first_active; l >= 0; --l) write_diag(l, component);
   }

@@ -10,6 +10,20 @@ namespace ntkfast::cuda {
 constexpr int kSlices = 8;  // of an inner product: lanes that share its features
 constexpr int kSmallWarps = kThreads / kWarpLanes;
 
+// Where this thread stands, read anew: the compiler would keep what each phase of a sweep derives from it in registers
+// through all of them, and spill.
+struct Place {
+  int warp, lane;
+};
+
+__device__ __forceinline__ Place place() {
+  int thread = static_cast<int>(threadIdx.x);
+#if defined(__CUDA_ARCH__)
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+#endif
+  return {thread / kWarpLanes, thread % kWarpLanes};
+}
+
 // A jet of a tile: channel c, point i, feature j.
 template <class T>
 struct SmallJet {
@@ -27,8 +41,9 @@ class Entries {
     const int lane_bits = bits < 3 ? bits : 3, warp_bits = bits - lane_bits;
     across_ = 1 << bits;
     along_ = kThreads >> bits;
-    j_ = (lane() & ((1 << lane_bits) - 1)) + ((warp() & ((1 << warp_bits) - 1)) << lane_bits);
-    i_ = (lane() >> lane_bits) + (warp() >> warp_bits << (5 - lane_bits));
+    const auto [warp, lane] = place();
+    j_ = (lane & ((1 << lane_bits) - 1)) + ((warp & ((1 << warp_bits) - 1)) << lane_bits);
+    i_ = (lane >> lane_bits) + (warp >> warp_bits << (5 - lane_bits));
   }
 
   template <class Body>
@@ -52,9 +67,10 @@ __device__ __forceinline__ void load_vectors(const T* weight, int n_in, int n_ou
     T value[Width];
   };
   constexpr int kBatch = 4, kRows = 16, kStep = 2 * Width * kSmallWarps;
-  const int pitch = weight_pitch(Forward ? n_out : n_in), row = lane() % kRows;
+  const auto [warp, lane] = place();
+  const int pitch = weight_pitch(Forward ? n_out : n_in), row = lane % kRows;
 #pragma unroll 1
-  for (int j = (lane() / kRows + 2 * warp()) * Width; j < n_in; j += kStep)
+  for (int j = (lane / kRows + 2 * warp) * Width; j < n_in; j += kStep)
 #pragma unroll 1
     for (int first = row; first < n_out; first += kBatch * kRows) {
       Vector fetched[kBatch];
@@ -84,10 +100,10 @@ __device__ __forceinline__ void load_weight(const Layer<T>& layer, T* to) {
   else load_vectors<T, 1, Forward>(layer.weight, n_in, n_out, to);
 }
 
-// First row group and column of this thread. Lanes interleave, so that a vector that several of them read is fetched
-// once for two quarters of a warp.
-__device__ __forceinline__ int row_group() { return lane() % 2 + lane() / 16 * 2 + warp() % 2 * 4; }
-__device__ __forceinline__ int column_group() { return lane() / 2 % 8 + warp() / 2 * 8; }
+// Which group of rows and which of columns are a thread's. Lanes interleave, so that a vector that several of them read
+// is fetched once for two quarters of a warp.
+__device__ __forceinline__ int row_group(Place at) { return at.lane % 2 + at.lane / 16 * 2 + at.warp % 2 * 4; }
+__device__ __forceinline__ int column_group(Place at) { return at.lane / 2 % 8 + at.warp / 2 * 8; }
 
 template <class T, int Side>
 struct alignas(Side % 4 == 0 ? 16 : 8) RowVector {
@@ -101,7 +117,8 @@ struct ThreadProduct {
   T sum[Side][kSide] = {};
 
   __device__ __forceinline__ void multiply(const T* a, int a_pitch, const T* b, int rows, int columns, int depth) {
-    const int row = row_group() * Side, column = column_group() * kSide, b_pitch = weight_pitch(columns);
+    const Place at = place();
+    const int row = row_group(at) * Side, column = column_group(at) * kSide, b_pitch = weight_pitch(columns);
     if (row >= rows || column >= columns) return;
     constexpr int kUnroll = 16 / Side;  // more would spill
     a += row;
@@ -121,7 +138,8 @@ struct ThreadProduct {
   template <class BiasOf>
   __device__ __forceinline__ void put(T* to, int pitch, T scale, int rows, int columns, int value_rows,
                                       const BiasOf& bias_of) {
-    const int row = row_group() * Side, column = column_group() * kSide;
+    const Place at = place();
+    const int row = row_group(at) * Side, column = column_group(at) * kSide;
     if (row >= rows) return;
 #pragma unroll
     for (int c = 0; c < kSide; ++c) {
@@ -140,6 +158,7 @@ struct ThreadProduct {
 template <class T, class Body>
 __device__ __forceinline__ void inner_products(SmallJet<T> x, int channels, int width, const Body& body) {
   constexpr int kPoints = kWarpLanes / kSlices;
+  const auto [warp, lane] = place();
   int task = 0;
 #pragma unroll 1
   for (int c = 0; c < channels; ++c)
@@ -147,15 +166,15 @@ __device__ __forceinline__ void inner_products(SmallJet<T> x, int channels, int 
     for (int e = 0; e <= c; ++e)
 #pragma unroll 1
       for (int first = 0; first < x.points; first += kPoints, ++task) {
-        if (task % kSmallWarps != warp()) continue;
-        const int i = first + lane() / kSlices;
+        if (task % kSmallWarps != warp) continue;
+        const int i = first + lane / kSlices;
         T slice = 0;
         if (i < x.points)
-          for (int j = lane() % kSlices; j < width; j += kSlices) slice += x(c, i, j) * x(e, i, j);
+          for (int j = lane % kSlices; j < width; j += kSlices) slice += x(c, i, j) * x(e, i, j);
         double sum = slice;
 #pragma unroll
         for (int bits = kSlices / 2; bits > 0; bits /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bits);
-        if (i < x.points && lane() % kSlices == 0) body(c, e, i, sum);
+        if (i < x.points && lane % kSlices == 0) body(c, e, i, sum);
       }
 }
 
