@@ -79,7 +79,7 @@ def _points_at_once(
     """How many points of either side fit a budget, of which `beside` bytes are taken."""
     least = gram_bytes(chain, x, y, explicit, LEAST_POINTS)
     if least > budget:
-        raise ValueError(f"memory: expected at least {least} bytes for the factors of this network, got {budget}")
+        raise ValueError(f"memory: expected at least {least} bytes for a tile of this kernel, got {budget}")
     room = max(least, budget - beside)
     points = max(*x.sizes, *(x if y is None else y).sizes)
     while points > LEAST_POINTS and (needed := gram_bytes(chain, x, y, explicit, points)) > room:

@@ -115,6 +115,8 @@ class Standardize(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the numbers: they decide the NTK at initialisation, so a printed network shows them."""
+        if self.mean.is_meta:
+            return f"features={self.mean.numel()}"
         mean, std = (", ".join(f"{v:.6g}" for v in buffer.tolist()) for buffer in (self.mean, self.std))
         return f"mean=({mean}), std=({std})"
 

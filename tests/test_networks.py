@@ -31,6 +31,12 @@ def test_standardize_maps_inputs_takes_no_number_and_is_in_the_repr():
     assert {"standardize.mean", "standardize.std"} <= set(net.state_dict())
 
 
+def test_a_network_without_numbers_prints_itself():
+    with torch.device("meta"):
+        net = MLP([2, 4, 1], standardize=((0.5, 0.5), (1.0, 1.0)))
+    assert "Standardize(features=2)" in repr(net)
+
+
 @pytest.mark.parametrize("as_methods", [False, True])
 def test_a_box_is_anything_with_mean_and_std(as_methods):
     mean, std = torch.tensor([0.5, 1.5]), [math.sqrt(1 / 12), 0.2]

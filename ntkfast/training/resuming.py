@@ -15,6 +15,10 @@ from ..problems import Problem
 from .arguments import check_problem
 
 FORMAT = "ntkfast.Trainer 1"
+PARTS = (
+    *("iteration", "seconds", "seed", "batch", "problem", "layers", "trained", "net", "lam", "generator", "history"),
+    *("optimizer", "optimizer_kind", "default_optimizer", "scheduler", "scheduler_kind", "weights", "weights_state"),
+)
 
 
 def structure(net: nn.Module) -> dict[str, str]:
@@ -35,6 +39,9 @@ def check_checkpoint(
     """
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"Trainer.resume: expected a checkpoint of Trainer.save, got the file {str(path)!r}")
+    missing = [part for part in PARTS if part not in state]
+    if missing:
+        raise ValueError(f"Trainer.resume: expected a whole checkpoint, got {str(path)!r} without {', '.join(missing)}")
     check_problem(problem, net, state["seed"])
     check_network(net, state["net"], state["layers"], state["trained"])
     if set(state["batch"]) != set(problem.conditions):

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, SequentialLR, S
 
 import ntkfast as ntk
 from ntkfast.training import History
+from ntkfast.training.resuming import PARTS
 
 PROBLEM = ntk.problems.Wave1D()
 D = PROBLEM.domain
@@ -97,6 +98,18 @@ def test_an_optimizer_with_other_groups_is_refused_and_stays(tmp_path) -> None:
     with pytest.raises(ValueError, match="different number of parameter groups"):
         ntk.Trainer.resume(tmp_path / "checkpoint.pt", PROBLEM, net, optimizer, warm)
     assert snapshot(optimizer) == as_it_was
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_checkpoint_without_one_of_its_parts_is_refused(tmp_path, part: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    trainer_of(network()).save(path)
+    state = torch.load(path, weights_only=True)
+    assert {*PARTS, "format"} == set(state)
+    del state[part]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=f"expected a whole checkpoint, got .* without {part}"):
+        ntk.Trainer.resume(path, PROBLEM, network())
 
 
 def test_a_resume_that_is_not_refused_drives_the_optimizer_that_was_given(tmp_path) -> None:
