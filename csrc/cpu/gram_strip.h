@@ -58,8 +58,8 @@ struct DestinationRows {
   Upcoming upcoming;
 
   Vec<T> start(int64_t, int) const { return Vec<T>{}; }
-  void beside(int64_t k) const {
-    if (k * kCacheLine < kTileRows * upcoming.each) prefetch(upcoming.data + k * kCacheLine);
+  void beside(int64_t k, int rows) const {
+    if (k * kCacheLine < rows * upcoming.each) prefetch(upcoming.data + k * kCacheLine);
   }
   void finish(int64_t r, int v, Vec<T> sum) const { to.template take<adds>(r * kPanel<T> + v * kLanes<T>, sum); }
   DestinationRows below(int64_t rows) const {

@@ -2,7 +2,7 @@
 //
 //   C[r, :] (+)= Σ_k a[r, k] B[k, :]      a: `count` rows;  B: one packed panel of kPanel<T> columns
 //
-// A panel is two vectors wide; up to kTileRows rows of accumulators stay in registers. The sum over k runs in order,
+// A panel is two vectors wide; the accumulators of a tile of its rows stay in registers. The sum over k runs in order,
 // one accumulator an element, so that a result does not depend on how rows are cut into tiles.
 #pragma once
 
@@ -17,16 +17,20 @@ namespace NTKFAST_ISA {
 template <class T>
 constexpr int kPanel = 2 * kLanes<T>;
 
-// 14 × 2 accumulators, two loads of B and a broadcast fit 32 registers; 6 × 2 fit 16.
-constexpr int kTileRows = NTKFAST_VECTOR_BYTES == 64 ? 14 : 6;
+// Rows of a tile. 14 × 2 accumulators, two loads of B and a broadcast fit 32 registers; 6 × 2 fit 16. Of half a panel,
+// 14 rows keep the multipliers busy, 6 would wait for their own sums.
+constexpr bool kManyRegisters = NTKFAST_VECTOR_BYTES == 64;
+template <int Vectors>
+constexpr int kRowsOfTile = kManyRegisters ? 14 : 12 / Vectors;
+constexpr int kTileRows = kRowsOfTile<2>;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 namespace by_vectors {
 
-// Where a product begins, and what becomes of it: start(r, v) is vector v of row r before the first k, beside(k) runs
-// with each k, finish(r, v, sum) takes the sum after the last one, below(rows) is the same for rows further down. Here:
-// C = or += a B.
+// Where a product begins, and what becomes of it: start(r, v) is vector v of row r before the first k, beside(k, rows)
+// runs with each k of a tile of so many rows, finish(r, v, sum) takes the sum after the last one, below(rows) is the
+// same for rows further down. Here: C = or += a B.
 template <class T, bool Accumulate>
 struct Matrix {
   T* c;
@@ -34,9 +38,8 @@ struct Matrix {
 
   Vec<T> start(int64_t r, int v) const { return Accumulate ? load<T>(c + r * ldc + v * kLanes<T>) : Vec<T>{}; }
   // The next tile's sums, a line each fourth k, where they stand below these: a gradient's come from L3.
-  void beside(int64_t k) const {
-    if constexpr (Accumulate)
-      prefetch_to_write(reinterpret_cast<const char*>(c + kTileRows * ldc) + k / 4 * kCacheLine);
+  void beside(int64_t k, int rows) const {
+    if constexpr (Accumulate) prefetch_to_write(reinterpret_cast<const char*>(c + rows * ldc) + k / 4 * kCacheLine);
   }
   void finish(int64_t r, int v, Vec<T> sum) const { store<T>(c + r * ldc + v * kLanes<T>, sum); }
   Matrix below(int64_t rows) const { return {c + rows * ldc, ldc}; }
@@ -63,7 +66,7 @@ void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out out) {
   const int64_t strides[] = {0, lda, 2 * lda, 3 * lda};
   for (int64_t k = 0; k < K; ++k) {
     Vec<T> row[Vectors];
-    out.beside(k);
+    out.beside(k, R);
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) row[v] = load<T>(b + k * kPanel<T> + v * kLanes<T>);
 #pragma GCC unroll 16
@@ -79,7 +82,7 @@ void tile(const T* a, int64_t lda, const T* b, int64_t K, const Out out) {
     for (int v = 0; v < Vectors; ++v) out.finish(r, v, sum[r][v]);
 }
 
-template <class T, int Vectors, bool KMajor, class Out, int R = kTileRows>
+template <class T, int Vectors, bool KMajor, class Out, int R = kRowsOfTile<Vectors>>
 void tile_of(int64_t count, const T* a, int64_t lda, const T* b, int64_t K, const Out& out) {
   if constexpr (R == 1) {
     tile<T, 1, Vectors, KMajor>(a, lda, b, K, out);
@@ -90,18 +93,23 @@ void tile_of(int64_t count, const T* a, int64_t lda, const T* b, int64_t K, cons
   }
 }
 
-// All `rows` rows of a against the first `width` columns of one panel, in tiles of nearly equal height. C may be
-// written up to the panel's next vector: half a panel costs half as much.
-template <bool KMajor, class T, class Out>
-void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t width, int64_t K, const Out& out) {
-  const int64_t tiles = ceil_div(rows, kTileRows);
+// All `rows` rows of a against the first Vectors of a panel's two vectors, in tiles of nearly equal height.
+template <int Vectors, bool KMajor, class T, class Out>
+void vectors_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t K, const Out& out) {
+  const int64_t tiles = ceil_div(rows, kRowsOfTile<Vectors>);
   for (int64_t t = 0, r = 0; t < tiles; ++t) {
     const int64_t count = rows / tiles + (t < rows % tiles);
-    const T* first = a + r * (KMajor ? 1 : lda);
-    if (width > kLanes<T>) tile_of<T, 2, KMajor>(count, first, lda, panel, K, out.below(r));
-    else tile_of<T, 1, KMajor>(count, first, lda, panel, K, out.below(r));
+    tile_of<T, Vectors, KMajor>(count, a + r * (KMajor ? 1 : lda), lda, panel, K, out.below(r));
     r += count;
   }
+}
+
+// All `rows` rows of a against the first `width` columns of one panel. C may be written up to the panel's next vector:
+// half a panel costs half as much.
+template <bool KMajor, class T, class Out>
+void panel_product(int64_t rows, const T* a, int64_t lda, const T* panel, int64_t width, int64_t K, const Out& out) {
+  if (width > kLanes<T>) vectors_product<2, KMajor>(rows, a, lda, panel, K, out);
+  else vectors_product<1, KMajor>(rows, a, lda, panel, K, out);
 }
 
 template <bool Accumulate, bool KMajor, class T>
