@@ -104,12 +104,15 @@ class Recording:
         with torch.inference_mode(False), torch.enable_grad():
             return self._evaluate(out.clone() if out.is_inference() else out.detach())
 
-    def source(self) -> Tensor | None:
-        """What the rows of a linear residual have beside Σ coefficient · channel, (n, k); None where that is zero."""
-        if all(isinstance(source, float) and source == 0.0 for source in self.sources):
-            return None
-        zero = self.points.new_zeros(self.points.shape[0])
-        return torch.stack([zero + source for source in self.sources], -1).detach()
+    @property
+    def has_source(self) -> bool:
+        """Whether the rows of a linear residual have anything beside Σ coefficient · channel."""
+        return any(isinstance(source, Tensor) or source != 0.0 for source in self.sources)
+
+    def subtract_source(self, rows: Tensor) -> None:
+        """Take that from rows, (n, k), in place."""
+        for row, source in zip(rows.unbind(-1), self.sources, strict=True):
+            row.sub_(source.detach() if isinstance(source, Tensor) else source)
 
     def given(self) -> list[Tensor]:
         """The caller's tensors that a run reads: points, columns, coefficients."""
@@ -172,14 +175,13 @@ class Recording:
 
     def _seed(self, j: int, gradients: list[tuple[int, int, Coefficient]], form: Form | None = None) -> Tensor:
         """Component j, (C_j, n, o): coefficients and the gradients of the source."""
-        shape = (len(self.spec.channels(j)), self.points.shape[0], self.n_outputs)
-        constant = self.layout.seeds[j]
-        if constant is None:
+        found = self.layout.seeds[j]
+        if found is None:
             i = len(self.forms) - self.n_components + j
             terms = self.forms[i] if form is None else form._terms
             linear = [(c, o, ratio if t is None else terms[t]) for c, o, t, ratio in self.layout.plans[i]]
-            constant = seed(self.spec.channels(j), [*linear, *gradients], self.points, self.n_outputs)
-        return constant.expand(shape)
+            found = seed(self.spec.channels(j), [*linear, *gradients], self.points, self.n_outputs)
+        return found.expand(-1, self.points.shape[0], -1)
 
 
 def record(

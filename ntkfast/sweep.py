@@ -88,15 +88,16 @@ class GroupArgs:
 
     def offset(self, targets: Tensor | None = None) -> Tensor | None:
         """What linear rows are below Σ seeds · channels: targets, less the terms without u; (N,), None where zero."""
-        sources = [recording.source() for recording in self.recordings]
-        if all(source is None for source in sources):
+        if not any(recording.has_source for recording in self.recordings):
             return targets
-        parts = [
-            recording.points.new_zeros(n * recording.n_components) if source is None else -source.reshape(-1)
-            for source, recording, n in zip(sources, self.recordings, self.sizes, strict=True)
-        ]
-        offset = torch.cat(parts)
-        return offset if targets is None else offset + targets
+        offset = self.points[0].new_zeros(self.residual_rows) if targets is None else targets.clone()
+        row = 0
+        for n, recording in zip(self.sizes, self.recordings, strict=True):
+            k = recording.n_components
+            if recording.has_source:
+                recording.subtract_source(offset[row : row + n * k].view(n, k))
+            row += n * k
+        return offset
 
     def outputs(self, out: Tensor, n_outputs: int) -> list[Tensor]:
         """Cut flat output channels into one (C, n, o) a group."""
