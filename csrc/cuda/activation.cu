@@ -2,8 +2,8 @@
 // features, and the elementary function is evaluated once for all channels.
 #include "../core/faa_di_bruno.h"
 #include "activation.h"
-#include "elementary.cuh"
 #include "launch.cuh"
+#include "neuron.cuh"
 
 namespace ntkfast::cuda {
 namespace {
@@ -59,51 +59,46 @@ __device__ __forceinline__ int64_t element() {
   return int64_t(blockIdx.x) * ActivationTraits<T>::kThreads + threadIdx.x;
 }
 
-template <class T, core::Activation A>
+template <class T>
 __global__ void __launch_bounds__(ActivationTraits<T>::kThreads, ActivationTraits<T>::kBlocks)
     forward_kernel(const core::ActivationJet<T> jet) {
   const int64_t e = element<T>();
   if (e >= jet.n * jet.w) return;
-  const T z0 = read(jet.z + e);
-  const auto s = core::sigma<A>(z0, core::base<A, Elementary>(z0, jet.params), jet.params);
-  core::push_forward(s, jet.directions, jet.collapsed, Channels<T>{jet.z + e, jet.channel_stride},
-                     OutputChannels<T>{jet.out + e, jet.channel_stride}, weights_of(jet, e));
+  core::push_forward(sigma_at(jet.activation, jet.params, read(jet.z + e)).sigma, jet.directions, jet.collapsed,
+                     Channels<T>{jet.z + e, jet.channel_stride}, OutputChannels<T>{jet.out + e, jet.channel_stride},
+                     weights_of(jet, e));
 }
 
-template <class T, core::Activation A>
+template <class T>
 __global__ void __launch_bounds__(ActivationTraits<T>::kThreads, ActivationTraits<T>::kBlocks)
     backward_kernel(const core::ActivationJet<T> jet) {
   const int64_t e = element<T>();
   if (e >= jet.n * jet.w) return;
-  const T z0 = read(jet.z + e);
-  const auto s = core::sigma<A>(z0, core::base<A, Elementary>(z0, jet.params), jet.params);
-  core::pull_back(s, jet.directions, jet.collapsed, Channels<T>{jet.z + e, jet.channel_stride},
-                  Channels<T>{jet.g + e, jet.channel_stride}, OutputChannels<T>{jet.out + e, jet.channel_stride},
-                  weights_of(jet, e));
+  core::pull_back(sigma_at(jet.activation, jet.params, read(jet.z + e)).sigma, jet.directions, jet.collapsed,
+                  Channels<T>{jet.z + e, jet.channel_stride}, Channels<T>{jet.g + e, jet.channel_stride},
+                  OutputChannels<T>{jet.out + e, jet.channel_stride}, weights_of(jet, e));
 }
 
-// 40 instantiations: {forward, backward} × {float, double} × 10 activations.
-template <bool Forward, class T>
-int dispatch(const core::ActivationJet<T>& jet, void* stream) {
-  int code = cudaErrorInvalidValue;
-  core::visit_activation(jet.activation, [&](auto activation) {
-    constexpr core::Activation A = decltype(activation)::value;
-    const Grid grid{blocks_for(jet.n * jet.w, ActivationTraits<T>::kThreads)};
-    const Block block{ActivationTraits<T>::kThreads};
-    if constexpr (Forward) {
-      code = launch(forward_kernel<T, A>, grid, block, stream, jet);
-    } else {
-      code = launch(backward_kernel<T, A>, grid, block, stream, jet);
-    }
-  });
-  return code;
+template <class T>
+int run(void (*kernel)(core::ActivationJet<T>), const core::ActivationJet<T>& jet, void* stream) {
+  constexpr int kThreads = ActivationTraits<T>::kThreads;
+  if (!core::visit_activation(jet.activation, [](auto) {})) return cudaErrorInvalidValue;
+  return launch(kernel, Grid{blocks_for(jet.n * jet.w, kThreads)}, Block{kThreads}, stream, jet);
 }
 
 }  // namespace
 
-int activation_forward(const core::ActivationJet<float>& jet, void* stream) { return dispatch<true>(jet, stream); }
-int activation_forward(const core::ActivationJet<double>& jet, void* stream) { return dispatch<true>(jet, stream); }
-int activation_backward(const core::ActivationJet<float>& jet, void* stream) { return dispatch<false>(jet, stream); }
-int activation_backward(const core::ActivationJet<double>& jet, void* stream) { return dispatch<false>(jet, stream); }
+int activation_forward(const core::ActivationJet<float>& jet, void* stream) {
+  return run(forward_kernel<float>, jet, stream);
+}
+int activation_forward(const core::ActivationJet<double>& jet, void* stream) {
+  return run(forward_kernel<double>, jet, stream);
+}
+int activation_backward(const core::ActivationJet<float>& jet, void* stream) {
+  return run(backward_kernel<float>, jet, stream);
+}
+int activation_backward(const core::ActivationJet<double>& jet, void* stream) {
+  return run(backward_kernel<double>, jet, stream);
+}
 
 }  // namespace ntkfast::cuda
