@@ -110,9 +110,9 @@ class Recording:
         return any(isinstance(source, Tensor) or source != 0.0 for source in self.sources)
 
     def subtract_source(self, rows: Tensor) -> None:
-        """Take that from rows, (n, k), in place."""
-        for row, source in zip(rows.unbind(-1), self.sources, strict=True):
-            row.sub_(source.detach() if isinstance(source, Tensor) else source)
+        """Take what the rows have beside Σ coefficient · channel from ``rows``, (n, k), in place."""
+        for j, source in enumerate(self.sources):
+            rows[:, j].sub_(source)
 
     def given(self) -> list[Tensor]:
         """The caller's tensors that a run reads: points, columns, coefficients."""

@@ -17,12 +17,12 @@ namespace NTKFAST_ISA {
 template <class T>
 constexpr int kPanel = 2 * kLanes<T>;
 
-// Rows of a tile. 14 × 2 accumulators, two loads of B and a broadcast fit 32 registers; 6 × 2 fit 16. Of half a panel,
-// 14 rows keep the multipliers busy, 6 would wait for their own sums.
+// Rows of a tile. 14 × 2 accumulators, two loads of B and a broadcast fit 32 registers. Where registers are 16, twelve
+// accumulators fit: 6 × 2, or 12 × 1 of half a panel, where 6 × 1 would wait for their own sums.
 constexpr bool kManyRegisters = NTKFAST_VECTOR_BYTES == 64;
 template <int Vectors>
 constexpr int kRowsOfTile = kManyRegisters ? 14 : 12 / Vectors;
-constexpr int kTileRows = kRowsOfTile<2>;
+constexpr int kTileRows = kRowsOfTile<2>;  // of a whole panel
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

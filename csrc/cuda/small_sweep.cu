@@ -99,23 +99,24 @@ struct SmallTile {
                    [&](int c, int e, int i, double value) { to[core::place_of(c, e) * count + i] = value; });
   }
 
+  // The diagonal asks of a last layer without activation for A alone: it has no product then.
   __device__ __forceinline__ void forward() const {
     load_inputs();
 #pragma unroll 1
     for (int l = 0; l < p.layers; ++l) {
       const Layer<T>& layer = p.layer[l].layer;
-      const bool goes_on = l < p.forward_layers;
-      if (goes_on) load_weight<true>(layer, weight());
+      const bool has_product = l < p.forward_layers;
+      if (has_product) load_weight<true>(layer, weight());
       __syncthreads();
       keep_a_products(l);
-      if (!goes_on) break;
+      if (!has_product) break;
       multiply(static_cast<int>(layer.n_in), static_cast<int>(layer.n_out), channels() * count, layer.weight_scale,
                shared + p.at.stash[l], count,
                [&](int j) { return layer.bias == nullptr ? T(0) : __ldg(layer.bias + j) * layer.bias_scale; });
       __syncthreads();  // all channels of Z are there
       push(l);
     }
-    __syncthreads();  // A has been read
+    __syncthreads();  // A is there, or has been read
   }
 
   // D_l from the cotangents on its activation's outputs, in place.
@@ -194,16 +195,16 @@ struct SmallTile {
 
   __device__ __forceinline__ void backward(const SmallComponent<T>& component) const {
     const bool diag = p.task == Task::diag;
-    load_seeds(component);  // whose threads have the same neurons as those of the pull
+    load_seeds(component);  // a thread's neurons are those that it pulls: no barrier between
 #pragma unroll 1
     for (int l = p.layers - 1;; --l) {
       const Layer<T>& layer = p.layer[l].layer;
-      const bool goes_on = l > p.first_active;
+      const bool has_product = l > p.first_active;
       pull(l, component);
-      if (goes_on) load_weight<false>(layer, weight());
+      if (has_product) load_weight<false>(layer, weight());
       __syncthreads();
       if (diag) keep_terms(l, component);
-      if (!goes_on) break;
+      if (!has_product) break;
       multiply(static_cast<int>(layer.n_out), static_cast<int>(layer.n_in), component.channels * count,
                layer.weight_scale, work().at, 0, [](int) { return T(0); });
       if (diag) write_diag(l, component);

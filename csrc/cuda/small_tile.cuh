@@ -17,11 +17,11 @@ struct Place {
 };
 
 __device__ __forceinline__ Place place() {
-  int thread = static_cast<int>(threadIdx.x);
-#if defined(__CUDA_ARCH__)
+  unsigned thread = threadIdx.x;
+#if defined(__CUDA_ARCH__)  // what compiles for the host has no such register
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
 #endif
-  return {thread / kWarpLanes, thread % kWarpLanes};
+  return {static_cast<int>(thread / kWarpLanes), static_cast<int>(thread % kWarpLanes)};
 }
 
 // A jet of a tile: channel c, point i, feature j.
@@ -41,9 +41,9 @@ class Entries {
     const int lane_bits = bits < 3 ? bits : 3, warp_bits = bits - lane_bits;
     across_ = 1 << bits;
     along_ = kThreads >> bits;
-    const auto [warp, lane] = place();
-    j_ = (lane & ((1 << lane_bits) - 1)) + ((warp & ((1 << warp_bits) - 1)) << lane_bits);
-    i_ = (lane >> lane_bits) + (warp >> warp_bits << (5 - lane_bits));
+    const Place at = place();
+    j_ = (at.lane & ((1 << lane_bits) - 1)) + ((at.warp & ((1 << warp_bits) - 1)) << lane_bits);
+    i_ = (at.lane >> lane_bits) + (at.warp >> warp_bits << (5 - lane_bits));
   }
 
   template <class Body>
@@ -67,10 +67,10 @@ __device__ __forceinline__ void load_vectors(const T* weight, int n_in, int n_ou
     T value[Width];
   };
   constexpr int kBatch = 4, kRows = 16, kStep = 2 * Width * kSmallWarps;
-  const auto [warp, lane] = place();
-  const int pitch = weight_pitch(Forward ? n_out : n_in), row = lane % kRows;
+  const Place at = place();
+  const int pitch = weight_pitch(Forward ? n_out : n_in), row = at.lane % kRows;
 #pragma unroll 1
-  for (int j = (lane / kRows + 2 * warp) * Width; j < n_in; j += kStep)
+  for (int j = (at.lane / kRows + 2 * at.warp) * Width; j < n_in; j += kStep)
 #pragma unroll 1
     for (int first = row; first < n_out; first += kBatch * kRows) {
       Vector fetched[kBatch];
@@ -158,7 +158,7 @@ struct ThreadProduct {
 template <class T, class Body>
 __device__ __forceinline__ void inner_products(SmallJet<T> x, int channels, int width, const Body& body) {
   constexpr int kPoints = kWarpLanes / kSlices;
-  const auto [warp, lane] = place();
+  const Place at = place();
   int task = 0;
 #pragma unroll 1
   for (int c = 0; c < channels; ++c)
@@ -166,15 +166,15 @@ __device__ __forceinline__ void inner_products(SmallJet<T> x, int channels, int 
     for (int e = 0; e <= c; ++e)
 #pragma unroll 1
       for (int first = 0; first < x.points; first += kPoints, ++task) {
-        if (task % kSmallWarps != warp) continue;
-        const int i = first + lane / kSlices;
+        if (task % kSmallWarps != at.warp) continue;
+        const int i = first + at.lane / kSlices;
         T slice = 0;
         if (i < x.points)
-          for (int j = lane % kSlices; j < width; j += kSlices) slice += x(c, i, j) * x(e, i, j);
+          for (int j = at.lane % kSlices; j < width; j += kSlices) slice += x(c, i, j) * x(e, i, j);
         double sum = slice;
 #pragma unroll
         for (int bits = kSlices / 2; bits > 0; bits /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, bits);
-        if (i < x.points && lane % kSlices == 0) body(c, e, i, sum);
+        if (i < x.points && at.lane % kSlices == 0) body(c, e, i, sum);
       }
 }
 
