@@ -91,12 +91,9 @@ class GroupArgs:
         if not any(recording.has_source for recording in self.recordings):
             return targets
         offset = self.points[0].new_zeros(self.residual_rows) if targets is None else targets.clone()
-        row = 0
-        for n, recording in zip(self.sizes, self.recordings, strict=True):
-            k = recording.n_components
+        for own, recording in zip(self.slices.values(), self.recordings, strict=True):
             if recording.has_source:
-                recording.subtract_source(offset[row : row + n * k].view(n, k))
-            row += n * k
+                recording.subtract_source(offset[own].view(-1, recording.n_components))
         return offset
 
     def outputs(self, out: Tensor, n_outputs: int) -> list[Tensor]:

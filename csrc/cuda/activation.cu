@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(ActivationTraits<T>::kThreads, ActivationTrait
     forward_kernel(const core::ActivationJet<T> jet) {
   const int64_t e = element<T>();
   if (e >= jet.n * jet.w) return;
-  core::push_forward(sigma_at(jet.activation, jet.params, read(jet.z + e)).sigma, jet.directions, jet.collapsed,
+  core::push_forward(sigma_at<false>(jet.activation, jet.params, read(jet.z + e)).sigma, jet.directions, jet.collapsed,
                      Channels<T>{jet.z + e, jet.channel_stride}, OutputChannels<T>{jet.out + e, jet.channel_stride},
                      weights_of(jet, e));
 }
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(ActivationTraits<T>::kThreads, ActivationTrait
     backward_kernel(const core::ActivationJet<T> jet) {
   const int64_t e = element<T>();
   if (e >= jet.n * jet.w) return;
-  core::pull_back(sigma_at(jet.activation, jet.params, read(jet.z + e)).sigma, jet.directions, jet.collapsed,
+  core::pull_back(sigma_at<false>(jet.activation, jet.params, read(jet.z + e)).sigma, jet.directions, jet.collapsed,
                   Channels<T>{jet.z + e, jet.channel_stride}, Channels<T>{jet.g + e, jet.channel_stride},
                   OutputChannels<T>{jet.out + e, jet.channel_stride}, weights_of(jet, e));
 }

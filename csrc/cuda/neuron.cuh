@@ -10,43 +10,32 @@
 
 namespace ntkfast::cuda {
 
-// σ₀ … σ₃ at z₀, and what a stash keeps of z₀. The activation is looked up a neuron at a time, the same for all threads
-// of a block: a kernel then holds its epilogue once, not once for each activation.
+// σ₀ … σ₃ at z₀, and what a stash keeps of z₀; Stashed: z0 is what it kept. The activation is looked up a neuron at a
+// time, the same for all threads of a block: a kernel then holds its epilogue once, not once for each activation.
 template <class T>
 struct NeuronSigma {
   core::Sigma<T> sigma;
   T kept;
 };
 
-template <class T>
+template <bool Stashed, class T>
 __device__ __forceinline__ NeuronSigma<T> sigma_at(core::Activation activation, core::ActivationParams<T> params,
                                                    T z0) {
   NeuronSigma<T> at{};
   core::visit_activation(activation, [&](auto a) {
     constexpr core::Activation A = decltype(a)::value;
-    const core::Base<T> base = core::base<A, Elementary>(z0, params);
+    core::Base<T> base{z0, T(0)};
+    if constexpr (!(Stashed && core::kStashesBase<A>)) base = core::base<A, Elementary>(z0, params);
     at = {core::sigma<A>(z0, base, params), core::kStashesBase<A> ? base.a : z0};
   });
   return at;
-}
-
-template <class T>
-__device__ __forceinline__ core::Sigma<T> sigma_from_stash(core::Activation activation,
-                                                           core::ActivationParams<T> params, T kept) {
-  core::Sigma<T> sigma{};
-  core::visit_activation(activation, [&](auto a) {
-    constexpr core::Activation A = decltype(a)::value;
-    if constexpr (core::kStashesBase<A>) sigma = core::sigma<A>(kept, core::Base<T>{kept, T(0)}, params);
-    else sigma = core::sigma<A>(kept, core::base<A, Elementary>(kept, params), params);
-  });
-  return sigma;
 }
 
 // The stash goes first: h may stand where z does, and so may the stash.
 template <class T, class Z, class Keep, class H>
 __device__ __forceinline__ void push_neuron(core::Activation activation, core::ActivationParams<T> params, int F, int M,
                                             const T* omega, const Z& z, const Keep& keep, const H& h) {
-  const NeuronSigma<T> at = sigma_at(activation, params, z(0));
+  const NeuronSigma<T> at = sigma_at<false>(activation, params, z(0));
   keep(0, at.kept);
   for (int c = 1; c < 1 + F + M; ++c) keep(c, z(c));
   core::push_forward(at.sigma, F, M, z, h, [&](int m, int k) { return omega[m * F + k]; });
@@ -69,7 +58,7 @@ __device__ __forceinline__ void pull_neuron(core::Activation activation, core::A
                                             const ChannelMap& map, const T* omega, const Stash& stash, const G& g,
                                             const ZBar& zbar) {
   core::pull_back(
-      sigma_from_stash(activation, params, stash(0)), map.directions, map.collapsed,
+      sigma_at<true>(activation, params, stash(0)).sigma, map.directions, map.collapsed,
       [&](int c) { return stash(map.channel[c]); }, g, zbar, [&](int m, int k) { return omega[map.omega(m, k)]; });
 }
 

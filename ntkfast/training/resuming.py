@@ -15,7 +15,7 @@ from ..problems import Problem
 from .arguments import check_problem
 
 FORMAT = "ntkfast.Trainer 1"
-PARTS = (
+PARTS = (  # of a checkpoint, beside its format
     *("iteration", "seconds", "seed", "batch", "problem", "layers", "trained", "net", "lam", "generator", "history"),
     *("optimizer", "optimizer_kind", "default_optimizer", "scheduler", "scheduler_kind", "weights", "weights_state"),
 )
@@ -35,7 +35,8 @@ def check_checkpoint(
     """Refuse what is no checkpoint of a trainer, and what can be seen not to fit before a trainer is made.
 
     Raises:
-        ValueError: another file, network or other conditions, or no optimizer where the run was given one.
+        ValueError: another file or one that lacks a part, another network or other conditions, or no optimizer where
+            the run was given one.
     """
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"Trainer.resume: expected a checkpoint of Trainer.save, got the file {str(path)!r}")

@@ -57,6 +57,16 @@ def expected(iteration: Iteration, batch, lam: Tensor) -> tuple[Tensor, Tensor, 
 
 
 @pytest.mark.parametrize("problem", [LINEAR, PROBLEM], ids=["linear", "nonlinear"])
+def test_a_batch_is_left_as_it_was_drawn(problem: ntk.Problem) -> None:
+    iteration = iteration_of(problem)
+    batch = iteration.draw()
+    targets = batch.targets.clone()
+    first = iteration.gradient(batch, Kind()).losses
+    assert torch.equal(batch.targets, targets)
+    assert torch.equal(iteration.gradient(batch, Kind()).losses, first)
+
+
+@pytest.mark.parametrize("problem", [LINEAR, PROBLEM], ids=["linear", "nonlinear"])
 def test_losses_gradient_and_traces_are_those_of_the_definitions(problem: ntk.Problem) -> None:
     iteration = iteration_of(problem, lam=[3.0, 0.5, 2.0])
     batch = iteration.draw()
