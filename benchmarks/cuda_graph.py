@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from ntkfast.training.cuda_graph import CudaGraph
+
 WARM_UPS = 3
 
 
@@ -19,9 +21,8 @@ class Captured:
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
-        self.graph = torch.cuda.CUDAGraph()
         before = torch.cuda.current_stream()
-        # Warm up on the stream that is captured: libraries make their handles and workspaces by stream, at first use.
+        # Libraries make their handles and workspaces at first use; those of the caller's stream are left alone.
         stream = torch.cuda.Stream()
         stream.wait_stream(before)
         with torch.cuda.stream(stream):
@@ -29,20 +30,8 @@ class Captured:
                 call()
         before.wait_stream(stream)
         torch.cuda.synchronize()
-        broken: Exception | None = None
-        try:
-            with torch.cuda.graph(self.graph, stream=stream):
-                try:
-                    self.result = call()
-                except Exception as error:
-                    broken = error
-                    raise
-        except Exception:
-            if broken is not None:
-                raise broken from None  # the end of the capture complains too, and says less
-            raise
-        finally:
-            torch.cuda.set_stream(before)  # a capture that fails leaves its own stream behind as the current one
+        self.graph = CudaGraph(torch.device("cuda", torch.cuda.current_device()))
+        self.result = self.graph.capture(call)
 
     def __call__(self) -> object:
         """Replay on the current stream."""

@@ -36,8 +36,11 @@ class CudaToolkit:
 
 
 def find_toolkit(host_compiler: list[str]) -> CudaToolkit | None:
-    """Return the toolkit that NTKFAST_CUDA asks for: 0 never, 1 or an error, auto (the default) if one works."""
-    wanted = os.environ.get("NTKFAST_CUDA", "auto")
+    """Return the toolkit that NTKFAST_CUDA asks for: 0 never, 1 or an error, auto (the default) if one works.
+
+    Who names architectures in NTKFAST_CUDA_ARCH asks for CUDA code: 1 is the default then.
+    """
+    wanted = os.environ.get("NTKFAST_CUDA", "1" if _named_architectures() else "auto")
     if wanted not in ("0", "1", "auto"):
         raise SystemExit(f"ntkfast: expected NTKFAST_CUDA to be 0, 1 or auto, got {wanted!r}.")
     if wanted == "0":
@@ -98,11 +101,15 @@ def _file(root: Path, kind: str, name: str) -> Path:
     return found[0]
 
 
+def _named_architectures() -> list[str]:
+    return re.findall(r"[^;,\s]+", os.environ.get("NTKFAST_CUDA_ARCH", "").replace(".", ""))
+
+
 def _architectures(nvcc: Path) -> tuple[str, ...]:
     listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True).stdout
     known = re.findall(r"compute_(\d+[a-z]?)", listed)
-    wanted = re.split(r"[;,\s]+", os.environ.get("NTKFAST_CUDA_ARCH", "").strip(" ;,").replace(".", ""))
-    if wanted == [""]:
+    wanted = _named_architectures()
+    if not wanted:
         return tuple(a for a in DEFAULT_ARCHITECTURES if a in known) or tuple(known[-1:])
     for architecture in wanted:
         if architecture.rstrip("af") not in known:

@@ -7,7 +7,16 @@ from torch.autograd.graph import increment_version
 
 from .chain import Chain
 from .contraction import contract, paths
-from .memory import FACTOR_BYTES, LEAST_POINTS, digit_bytes, factor_bytes, gram_bytes, panel_bytes, streaming_bytes
+from .memory import (
+    FACTOR_BYTES,
+    FEW_POINTS,
+    LEAST_POINTS,
+    digit_bytes,
+    factor_bytes,
+    gram_bytes,
+    panel_bytes,
+    streaming_bytes,
+)
 from .snapshot import Workspace, scratch, sweep
 from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs
@@ -48,7 +57,7 @@ def assemble(
     sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
     whole = K.nbytes * summed**2 if summed > 1 else 0
     if not K.numel() or sum(sizes) + digit_bytes(chain, x, chosen) + whole + beside <= (budget or FACTOR_BYTES):
-        with scratch("x", sizes[0]) as own, scratch("y", sizes[1]) as others:
+        with scratch("x", sizes[0], like.device) as own, scratch("y", sizes[1], like.device) as others:
             f = sweep(chain, args, x, own)
             target = like.new_empty(x.residual_rows, shape[1] * summed) if summed > 1 else K
             contract(f, f if y is None else sweep(chain, args, y, others), target, chosen, formed)
@@ -77,13 +86,14 @@ def _points_at_once(
     chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: list[int], budget: int, beside: int
 ) -> int:
     """How many points of either side fit a budget, of which `beside` bytes are taken."""
-    least = gram_bytes(chain, x, y, explicit, LEAST_POINTS)
+    least, few = (gram_bytes(chain, x, y, explicit, points) for points in (LEAST_POINTS, FEW_POINTS))
     if least > budget:
         raise ValueError(f"memory: expected at least {least} bytes for a tile of this kernel, got {budget}")
-    room = max(least, budget - beside)
+    # Where there is no room for few points and workspaces both, workspaces come on top.
+    fewest, room = (FEW_POINTS, max(few, budget - beside)) if few <= budget else (LEAST_POINTS, budget)
     points = max(*x.sizes, *(x if y is None else y).sizes)
-    while points > LEAST_POINTS and (needed := gram_bytes(chain, x, y, explicit, points)) > room:
-        points = max(LEAST_POINTS, points * room // (needed + 1))
+    while points > fewest and (needed := gram_bytes(chain, x, y, explicit, points)) > room:
+        points = max(fewest, points * room // (needed + 1))
     return points
 
 

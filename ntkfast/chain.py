@@ -6,10 +6,8 @@ cached, so a hook, a frozen parameter or a replaced layer counts from the next c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
+from .kept import Kept
 from .networks import ACTIVATIONS, MLP, Erf, ScaledLinear, Sin, Standardize
 
 _CODES: dict[type[nn.Module], int] = {
@@ -49,6 +48,14 @@ class Layer(NamedTuple):
     activation: int = 0  # a number of ACTIVATIONS
     beta: float = 1.0  # softplus
     threshold: float = 20.0
+    bias_first: bool = False  # in named_parameters()
+
+    def in_order(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """Its parameters as ``named_parameters()`` has them: name, tensor, whether it is the bias."""
+        for is_bias in (self.bias_first, not self.bias_first):
+            name, p = (self.bias_name, self.bias) if is_bias else (self.weight_name, self.weight)
+            if name is not None and p is not None:
+                yield name, p, is_bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +93,7 @@ class Chain:
 
     def parameters(self) -> dict[str, Tensor]:
         """Return all parameters by name, frozen ones too, in the order of ``named_parameters()``."""
-        found: dict[str, Tensor] = {}
-        for layer in self.layers:
-            if layer.weight_name is not None:
-                found[layer.weight_name] = layer.weight
-            if layer.bias_name is not None and layer.bias is not None:
-                found[layer.bias_name] = layer.bias
-        return found
+        return {name: p for layer in self.layers for name, p, _ in layer.in_order()}
 
 
 def chain_of(net: nn.Module) -> Chain:
@@ -149,55 +150,6 @@ def chain_of(net: nn.Module) -> Chain:
             own_container = bool(module._modules) and not isinstance(module, nn.Linear)
             _refuse(name, module, _CONTAINERS if own_container else _KNOWN, _what(module))
     return _assemble(net, linears, activations, standardize)
-
-
-def select(chain: Chain, wrt: str | Sequence[str] | None = None) -> tuple[tuple[bool, bool], ...]:
-    """Return, layer by layer, whether the weight and the bias are parameters to differentiate by.
-
-    Args:
-        chain: the network.
-        wrt: None for all parameters with ``requires_grad``; or one or several fnmatch patterns on parameter names,
-            which choose among those.
-
-    Returns:
-        (weight, bias) for each layer.
-
-    Raises:
-        ValueError: a pattern that matches no parameter with ``requires_grad``.
-        TypeError: a pattern that is no string.
-
-    Example:
-        >>> from torch import nn
-        >>> from ntkfast.chain import chain_of, select
-        >>> select(chain_of(nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1))), "*.weight")
-        ((True, False), (True, False))
-    """
-    free = tuple(
-        (
-            layer.weight_name is not None and layer.weight.requires_grad,
-            layer.bias is not None and layer.bias.requires_grad,
-        )
-        for layer in chain.layers
-    )
-    if wrt is None:
-        return free
-    patterns = (wrt,) if isinstance(wrt, str) else tuple(wrt)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"wrt: expected patterns on parameter names, such as '2.weight', got {pattern!r}")
-    names = [name for name, p in chain.parameters().items() if p.requires_grad]
-    for pattern in patterns or ("",):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            listed = ", ".join(names) or "none"
-            raise ValueError(f"wrt: expected a pattern that matches a trainable parameter ({listed}), got {pattern!r}")
-
-    def wanted(name: str | None) -> bool:
-        return name is not None and any(fnmatchcase(name, pattern) for pattern in patterns)
-
-    return tuple(
-        (w and wanted(layer.weight_name), b and wanted(layer.bias_name))
-        for layer, (w, b) in zip(chain.layers, free, strict=True)
-    )
 
 
 def check_order(chain: Chain, order: int) -> None:
@@ -282,7 +234,7 @@ def _assemble(
     width: int = like.shape[1]
     for (name, module), layer, activation in zip(linears, given, activations, strict=True):
         if layer is None:
-            layer = Layer("", _eye(width, like.dtype, like.device), None, None, None, 1.0, 1.0, *_numbers(activation))
+            layer = Layer("", _eye(width, like), None, None, None, 1.0, 1.0, *_numbers(activation))
         n_out, n_in = layer.weight.shape
         if n_in != width:
             _refuse(name, module, f"{width} input features, as the layer before gives", f"{n_in}")
@@ -327,12 +279,16 @@ def _layer(
         _refuse(name, module, "weight (n_out, n_in) and bias (n_out,) with at least one feature each", sizes)
     scales = (module.weight_scale, module.bias_scale) if type(module) is ScaledLinear else (1.0, 1.0)
     prefix = f"{name}." if name else ""
-    return Layer(name, weight, bias, prefix + "weight", None if bias is None else prefix + "bias", *scales, *numbers)
+    names = prefix + "weight", None if bias is None else prefix + "bias"
+    return Layer(name, weight, bias, *names, *scales, *numbers, next(iter(parameters)) == "bias")
 
 
-@lru_cache(maxsize=16)
-def _eye(width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.eye(width, dtype=dtype, device=device)
+_eyes: Kept[Tensor] = Kept(16)
+
+
+def _eye(width: int, like: Tensor) -> Tensor:
+    key = width, like.dtype, like.device
+    return _eyes.get(key, like.device, lambda: torch.eye(width, dtype=like.dtype, device=like.device))
 
 
 def _check_parameter(
@@ -345,6 +301,8 @@ def _check_parameter(
     start, size = p.data_ptr(), p.nbytes
     if start == 0 and size:
         _refuse(name, module, f"{key} with memory", "one whose storage was freed")
+    if size and not p.is_contiguous():
+        size = (1 + sum((n - 1) * step for n, step in zip(p.shape, p.stride(), strict=True))) * p.element_size()
     spans.append((start, start + size, name, module))
 
 

@@ -217,6 +217,11 @@ def _filled(rows: int, columns: int, entries: Sequence[tuple[int, int, Coefficie
     return result
 
 
+def same_numbers(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape have equal elements; NaN equals NaN."""
+    return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))
+
+
 def _counts(c: Coefficient) -> bool:
     return isinstance(c, Tensor) or c != 0.0
 

@@ -318,14 +318,12 @@ def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
 
 def active_parameters(chain: Chain, args: ChainArgs) -> dict[str, Tensor]:
     """The parameters that the Jacobian is taken by, in the order of ``named_parameters()``."""
-    found: dict[str, Tensor] = {}
-    for i, layer in enumerate(chain.layers):
-        weight, bias = args.active(i)
-        if weight and layer.weight_name is not None:
-            found[layer.weight_name] = layer.weight
-        if bias and layer.bias_name is not None and layer.bias is not None:
-            found[layer.bias_name] = layer.bias
-    return found
+    return {
+        name: p
+        for i, layer in enumerate(chain.layers)
+        for name, p, is_bias in layer.in_order()
+        if args.active(i)[is_bias]
+    }
 
 
 def gradients_for(where: str, parameters: Mapping[str, Tensor], out: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

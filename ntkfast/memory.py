@@ -19,7 +19,9 @@ _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
 _SUMS_BYTES = 2**17  # 32 strips of 32 × 128 bytes
 FACTOR_BYTES = 2**30  # without a budget
 LEAST_COLUMNS = 32  # of explicit Jacobians at a time
-LEAST_POINTS = 32  # of pieces: with fewer, workspaces weigh more than factors, and calls more than products
+# Points of a piece: with fewer than the first, workspaces weigh more than factors, and calls more than products, so
+# that only a budget without room for them gets fewer.
+FEW_POINTS, LEAST_POINTS = 32, 8
 
 
 def parse_memory(memory: int | str | None) -> int | None:

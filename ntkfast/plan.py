@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .chain import Chain, chain_of, check_order, select
+from .chain import Chain, chain_of, check_order
 from .contraction import mean_channels
 from .cost import GramPath, factor_entries, gram_cost, gram_paths, sweep_cost, trace_cost
 from .networks import ACTIVATIONS
 from .recording import Recording, record
 from .residual import Residual, value
+from .selection import select
 from .sweep import as_groups, group_args
 from .tiles import gram_depth
 

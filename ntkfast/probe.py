@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .channels import JetSpec
+from .channels import JetSpec, same_numbers
 from .jet import branch_message
 
 _PROBE_ROWS = 64
@@ -39,16 +39,17 @@ class _Branch(Exception):
 
 def probe(name: str, record: _Record, points: Tensor, columns: _Columns) -> None:
     """Refuse rows that mix points: a row must stay when the values and the points of other rows change."""
-    n = points.shape[0]
-    if n == 1:
-        points, columns = points.expand(3, -1), {name: c.expand(3) for name, c in columns.items()}
+    if points.shape[0] == 1:
+        others, theirs = points.expand(3, -1), {name: c.expand(3) for name, c in columns.items()}
+    else:
+        others, theirs = points[:_PROBE_ROWS], {name: c[:_PROBE_ROWS] for name, c in columns.items()}
     try:
         try:
-            mixed = _mixes(record, points[:_PROBE_ROWS], {name: c[:_PROBE_ROWS] for name, c in columns.items()})
-        except (RuntimeError, ValueError, TypeError):
-            # Captured tensors that are aligned with the points do not fit a part of them.
-            if n == 1:
-                return
+            mixed = _mixes(record, others, theirs)
+        except (RuntimeError, ValueError, TypeError) as error:
+            if str(error) == branch_message(name):
+                raise
+            # Captured tensors that are aligned with the points fit no other number of them.
             mixed = _mixes(record, points, columns)
     except _Branch:
         raise TypeError(branch_message(name)) from None
@@ -105,4 +106,4 @@ def _agree(a: JetSpec, b: JetSpec, keep: Tensor) -> bool:
     pairs = ((a.beta, b.beta), (a.omega, b.omega))
     if any(x.shape != y.shape for x, y in pairs):
         return False
-    return all(torch.equal(x, y) if x.shape[0] == 1 else torch.equal(x[keep], y[keep]) for x, y in pairs)
+    return all(same_numbers(x, y) if x.shape[0] == 1 else same_numbers(x[keep], y[keep]) for x, y in pairs)

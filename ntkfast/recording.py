@@ -18,11 +18,10 @@ from torch import Tensor
 
 from .channels import Layout, Terms, layout_of, seed
 from .jet import Coefficient, Form
+from .kept import Kept
 from .probe import probe
 from .residual import Residual, check_names, check_points
 from .tape import Replay, Run, Survey
-
-_LAYOUTS_KEPT = 16
 
 
 class Recording:
@@ -48,7 +47,9 @@ class Recording:
         self.points = points
         self.columns = columns
         self.forms: list[Terms] = [*materialised, *(form._terms for form in components.values())]
-        self.sources: list[Coefficient] = [form._source for form in components.values()]
+        sources = (form._source for form in components.values())
+        # Without the survey's graph, which ends at placeholders.
+        self.sources: list[Coefficient] = [s.detach() if isinstance(s, Tensor) else s for s in sources]
         self.layout = layout
         self.spec = layout.spec
         self.names: tuple[str, ...] = tuple(components)
@@ -245,13 +246,8 @@ def _survey_with_grad(residual: Residual, points: Tensor, columns: Mapping[str, 
     if all(type(c) is float for terms in forms for c in terms.values()):
         terms_key = tuple(tuple(terms.items()) for terms in forms)
         key = (terms_key, depends, points.shape[1], points.dtype, points.device)
-    layout = residual._layouts.get(key) if key is not None else None
-    if layout is None:
-        layout = layout_of(forms, depends, points, 1)
-        if key is not None:
-            if len(residual._layouts) >= _LAYOUTS_KEPT:
-                residual._layouts.clear()
-            residual._layouts[key] = layout
+    make = functools.partial(layout_of, forms, depends, points, 1)
+    layout = make() if key is None else residual._layouts.get(key, points.device, make)
     return Recording(residual, points, columns, components, run.forms, layout, 1)
 
 
@@ -259,15 +255,17 @@ def _record_value(residual: Residual, points: Tensor, n_outputs: int) -> Recordi
     if residual.index is not None and residual.index >= n_outputs:
         raise ValueError(f"expected an output below {n_outputs}, got ntk.{residual.name}")
     outputs = tuple(range(n_outputs)) if residual.index is None else (residual.index,)
-    layout = _value_layout(outputs, n_outputs, points.shape[1], points.dtype, points.device)
+    layout = _value_layout(outputs, n_outputs, points)
     run = Run(residual, points)
     names = [""] if len(outputs) == 1 else [str(j) for j in outputs]
     components = {name: Form(run, {(j, ()): 1.0}) for name, j in zip(names, outputs, strict=True)}
     return Recording(residual, points, {}, components, [], layout, n_outputs)
 
 
-@functools.lru_cache(maxsize=64)
-def _value_layout(outputs: tuple[int, ...], n_outputs: int, d: int, dtype: torch.dtype, device: torch.device) -> Layout:
-    with torch.inference_mode(False):
-        like = torch.empty(0, d, dtype=dtype, device=device)
-        return layout_of([{(j, ()): 1.0} for j in outputs], [()] * len(outputs), like, n_outputs)
+_value_layouts: Kept[Layout] = Kept(64)
+
+
+def _value_layout(outputs: tuple[int, ...], n_outputs: int, points: Tensor) -> Layout:
+    forms: list[Terms] = [{(j, ()): 1.0} for j in outputs]
+    key = outputs, n_outputs, points.shape[1], points.dtype, points.device
+    return _value_layouts.get(key, points.device, lambda: layout_of(forms, [()] * len(outputs), points, n_outputs))

@@ -181,6 +181,8 @@ def _parameters(net: nn.Module, wrt: Patterns) -> Parameters:
     names = {name: p for name, p in net.named_parameters() if p.requires_grad}
     patterns = ["*"] if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
     matches = {pattern: [name for name in names if fnmatchcase(name, pattern)] for pattern in patterns}
+    if wrt is None and not names:
+        raise ValueError("expected a network with parameters that require grad, got none")
     if not matches or not all(matches.values()):
         raise ValueError(f"wrt: expected patterns that match some of {[*names]} each, got {patterns}")
     return {name: p for name, p in names.items() if any(name in found for found in matches.values())}

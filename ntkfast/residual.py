@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .kept import Kept
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -61,7 +63,7 @@ class Residual:
         self.coefficients: dict[str, Any] = {}
         self._missing: tuple[str, ...] = ()
         # Filled by the recorder: layouts by the forms that they carry, and whether rows were probed for mixed points.
-        self._layouts: dict[Any, Any] = {}
+        self._layouts: Kept[Any] = Kept(16)
         self._probed = False
         if fn is not None:
             self._read_signature(fn, outputs)
@@ -76,9 +78,14 @@ class Residual:
             raise ValueError(
                 f"residual {self.name}: expected distinct coordinate names, at least one, got {self.coordinates}"
             )
-        parameters = inspect.signature(fn).parameters
+        try:
+            parameters = inspect.signature(fn).parameters
+        except ValueError:
+            raise TypeError(
+                f"residual {self.name}: expected a function of Python with named parameters, got {fn!r}"
+            ) from None
         for p in parameters.values():
-            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
                 raise TypeError(f"residual {self.name}: expected named parameters only, got {p}")
         if outputs is None:
             self.outputs = tuple(parameters)[:1]

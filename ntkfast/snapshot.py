@@ -47,13 +47,13 @@ _kept = threading.local()
 
 
 @contextmanager
-def scratch(side: str, size: int) -> Iterator[Workspace]:
+def scratch(side: str, size: int, device: torch.device) -> Iterator[Workspace]:
     """Buffers for a sweep that nobody keeps: those of the thread's last one, unless they would hold much memory.
 
     Fresh memory costs a page fault each 4 kB, which at small sizes is a third of a gram. While they are in use, a call
-    from within a residual gets others.
+    from within a residual gets others. A GPU's memory comes from torch, which keeps it for streams and graphs apart.
     """
-    if size > _KEPT_BYTES:
+    if size > _KEPT_BYTES or device.type != "cpu":
         yield Workspace()
         return
     own = _kept.__dict__.pop(side, None) or Workspace()
@@ -181,12 +181,14 @@ def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:
     n = groups.sizes[groups.names.index(name)]
     columns = [snapshot.values.new_empty(n * recording.n_components, 0)]
     for i in range(len(snapshot.chain.layers)):
-        weight, bias = snapshot.args.active(i)
         A, parts = group_stacks(snapshot, i, name)
         scale, shift = snapshot.args.constants[6 * i + 2 : 6 * i + 4]
-        if weight:
+        for _, _, is_bias in snapshot.chain.layers[i].in_order():
+            if not snapshot.args.active(i)[is_bias]:
+                continue
+            if is_bias:
+                columns.append(shift * torch.stack([D[0] for D in parts], 1).flatten(0, 1))
+                continue
             J = [torch.einsum("cno,cni->noi", D, A[list(recording.spec.channels(j))]) for j, D in enumerate(parts)]
             columns.append(scale * torch.stack(J, 1).flatten(2).flatten(0, 1))
-        if bias and snapshot.chain.layers[i].bias is not None:
-            columns.append(shift * torch.stack([D[0] for D in parts], 1).flatten(0, 1))
     return torch.cat(columns, 1)

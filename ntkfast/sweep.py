@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from . import _C
-from .chain import Chain, chain_of, check_order, select
+from .chain import Chain, chain_of, check_order
 from .recording import Recording, record
 from .residual import Residual, check_finite, check_points
+from .selection import select
 
 Group = tuple[Any, Residual]  # (points, residual); points is a tensor (n, d), or has .xy and .columns
 Groups = Mapping[str, Group]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .channels import Layout, Terms
+from .channels import Layout, Terms, same_numbers
 from .jet import Coefficient, Form, Jet, branch_message
 from .residual import Residual
 
@@ -60,6 +60,9 @@ class Run:
         if residual.takes_at:
             arguments["at"] = At(self.name, self.coordinates, points, columns)
         assert residual.fn is not None
+        for name, c in residual.coefficients.items():
+            if isinstance(c, Tensor) and c.is_inference():
+                arguments[name] = c.clone()  # autograd of the pointwise run may keep it
         try:
             result = residual.fn(**arguments)
         except RuntimeError as error:
@@ -226,5 +229,5 @@ def _graph_leaves(tensor: Tensor) -> Iterator[Tensor]:
 
 def _same(a: Coefficient, b: Coefficient) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a is b or torch.equal(a, b)
+        return a is b or same_numbers(a, b)
     return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b

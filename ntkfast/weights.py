@@ -147,7 +147,8 @@ class NTKWeights:
         if self.normalize == "mean":
             stacked = stacked / torch.tensor(counts, dtype=torch.float64, device=stacked.device)
         lam = balance(stacked)
-        self.keep({name: x.to(given[name].dtype) for name, x in zip(given, lam.unbind(), strict=True)}, given)
+        dtypes = [_dtype_of(trace) for trace in traces.values()]
+        self.keep({name: x.to(t) for name, x, t in zip(given, lam.unbind(), dtypes, strict=True)}, given)
         return _copies(self._lam)
 
     def count(self) -> None:
@@ -258,9 +259,15 @@ def _real(number: Any) -> Tensor | None:
     if isinstance(number, Tensor):
         return None if number.is_complex() else number.detach().clone()
     try:
-        return None if isinstance(number, str | bytes) else torch.tensor(float(number), device="cpu")
+        number = None if isinstance(number, str | bytes) else float(number)
+        return None if number is None else torch.tensor(number, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError):
         return None
+
+
+def _dtype_of(trace: Tensor | float) -> torch.dtype:
+    """The floating type of a λ: the trace's, torch's default for what has none."""
+    return trace.dtype if isinstance(trace, Tensor) and trace.is_floating_point() else torch.get_default_dtype()
 
 
 def _scalar(name: str, trace: Tensor | float) -> Tensor:
@@ -269,7 +276,7 @@ def _scalar(name: str, trace: Tensor | float) -> Tensor:
         got = trace.dtype if isinstance(trace, Tensor) else type(trace).__name__
         raise TypeError(f"NTKWeights: expected a real number as the trace of group {name!r}, got {got}")
     if not value.is_floating_point():
-        value = value.to(torch.get_default_dtype())
+        value = value.double()
     if value.ndim != 0:
         raise ValueError(f"NTKWeights: expected a 0-d trace for group {name!r}, got shape {tuple(value.shape)}")
     # Only where a look at the number does not wait for a device. NaN passes: it makes λ NaN.

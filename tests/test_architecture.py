@@ -12,11 +12,11 @@ import ntkfast
 PACKAGE = Path(ntkfast.__file__).parent
 # points → jet → residual → factors → diag, trace, gram, operator → spectrum, weights → training → plots
 STAGES = (
-    ("_C",),
+    ("_C", "kept"),
     ("_ops", "networks", "cost", "reference", "jet"),
     ("residual",),
     ("chain", "channels"),
-    ("tape", "probe", "tiles"),
+    ("tape", "probe", "tiles", "selection"),
     ("recording",),
     ("sweep",),
     ("memory", "precision"),

@@ -161,9 +161,14 @@ class TestCudaToolkit:
         monkeypatch.setenv("NTKFAST_CUDA_ARCH", wish)
         assert cuda.find_toolkit(["g++"]).architectures == tuple(taken)
 
+    def test_architectures_without_nvcc_are_an_error(self, cuda, monkeypatch):
+        monkeypatch.setenv("NTKFAST_CUDA_ARCH", "90")
+        assert "no CUDA toolkit: expected nvcc" in refusal(cuda.find_toolkit, ["g++"])
+        monkeypatch.setenv("NTKFAST_CUDA", "auto")
+        assert cuda.find_toolkit(["g++"]) is None
+
     def test_unknown_architecture(self, cuda, nvcc, monkeypatch):
         nvcc("exit 0")
-        monkeypatch.setenv("NTKFAST_CUDA", "1")
         monkeypatch.setenv("NTKFAST_CUDA_ARCH", "80;12")
         assert "(75, 80, 90), got '12'" in refusal(cuda.find_toolkit, ["g++"])
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from ntkfast.chain import Chain, chain_of, check_order, select
+from ntkfast.chain import Chain, chain_of, check_order
 from ntkfast.networks import ACTIVATIONS, MLP, Erf, Sin, Standardize
 
 FUNCTIONS = {
@@ -331,7 +331,7 @@ def test_changes_count_from_the_next_call_on():
         chain_of(net)
     handle.remove()
     net[0].weight.requires_grad_(False)
-    assert select(chain_of(net)) == ((False, True), (True, True))
+    assert [p.requires_grad for p in chain_of(net).parameters().values()] == [False, True, True, True]
     net[1] = Sin()
     assert chain_of(net).layers[0].activation == ACTIVATIONS["sin"]
 
@@ -344,46 +344,18 @@ def test_relu_has_no_second_derivative():
     check_order(chain_of(sequential(nn.Tanh())), 2)
 
 
-# ---- selection
+def test_parameters_keep_the_order_that_the_network_gives_them():
+    net = sequential(nn.Tanh())
+    prune.remove(prune.identity(net[0], "weight"), "weight")  # registers the weight anew, behind the bias
+    assert list(chain_of(net).parameters()) == [name for name, _ in net.named_parameters()]
+    assert list(chain_of(net).parameters())[0].endswith("bias")
 
 
-@pytest.mark.parametrize(
-    ("wrt", "chosen"),
-    [
-        (None, ((True, True), (True, True))),
-        ("*.weight", ((True, False), (True, False))),
-        ("2.*", ((False, False), (True, True))),
-        (["0.bias", "2.weight"], ((False, True), (True, False))),
-        ("*", ((True, True), (True, True))),
-    ],
-)
-def test_patterns_choose_by_name(wrt, chosen):
-    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
-    assert select(chain_of(net), wrt) == chosen
-
-
-def test_frozen_parameters_are_left_out_whatever_the_pattern():
-    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1, bias=False))
-    net[0].requires_grad_(False)
-    assert select(chain_of(net)) == select(chain_of(net), "*") == ((False, False), (True, False))
-    with pytest.raises(ValueError, match=r"matches a trainable parameter \(2.weight\), got '0.\*'"):
-        select(chain_of(net), "0.*")
-    net.requires_grad_(False)
-    assert select(chain_of(net)) == ((False, False), (False, False))
-    with pytest.raises(ValueError, match=r"\(none\)"):
-        select(chain_of(net), "*")
-
-
-def test_an_inserted_identity_is_never_chosen():
-    assert select(chain_of(NATIVE["leading activation"])) == ((False, False), (True, True))
-
-
-@pytest.mark.parametrize("wrt", ["3.*", ["*", "kappa"], []])
-def test_a_pattern_without_a_match_is_a_value_error(wrt):
-    with pytest.raises(ValueError, match="wrt: expected a pattern that matches"):
-        select(chain_of(sequential()), wrt)
-
-
-def test_a_pattern_that_is_no_string_is_a_type_error():
-    with pytest.raises(TypeError, match="wrt: expected patterns on parameter names"):
-        select(chain_of(sequential()), [0])
+def test_parts_of_one_tensor_that_overlap_are_tied():
+    shared = torch.randn(20, 10, dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(5, 10), nn.Tanh(), nn.Linear(10, 5)).double()
+    net[0].weight, net[2].weight = nn.Parameter(shared[:10, :5]), nn.Parameter(shared[7:12])
+    with pytest.raises(ValueError, match="no tied weights"):
+        chain_of(net)
+    net[2].weight = nn.Parameter(shared[10:15])
+    chain_of(net)

@@ -93,8 +93,8 @@ def at_least_budget(verb, *arguments):
 
 
 @pytest.mark.parametrize("module", VERBS, ids=lambda module: module.__name__)
-def test_the_least_budget_takes_few_pieces(monkeypatch, module):
-    """Below 32 points workspaces weigh more than factors, and a gram takes minutes."""
+def test_the_least_budget_takes_pieces_of_eight(monkeypatch, module):
+    """With fewer points workspaces weigh more than factors by far, and a gram takes minutes."""
     net, x, calls = NARROW.net(), uniform(320), []
 
     def counted(*args):
@@ -104,7 +104,18 @@ def test_the_least_budget_takes_few_pieces(monkeypatch, module):
     monkeypatch.setattr(module, "contract", counted)
     at_least_budget(VERBS[module], net, x, wave)
     kernels = {assembly: 1, drift: 2}[module]
-    assert len(calls) == kernels * 10 * 11 // 2
+    assert len(calls) == kernels * 40 * 41 // 2
+
+
+@pytest.mark.parametrize(
+    ("widths", "residual"),
+    [((2, 64, 64, 64, 1), burgers), ((2, 64, 64, 64, 64, 64, 1), wave), ((2, 64, 64, 64, 1), two_components)],
+    ids=["nonlinear", "deep", "components"],
+)
+@pytest.mark.parametrize("module", VERBS, ids=lambda module: module.__name__)
+def test_a_megabyte_is_enough_up_to_width_64(module, widths, residual):
+    net, x = ntk.MLP(widths, dtype=torch.float64), uniform(70)
+    VERBS[module](net, x, residual, memory="1MB")
 
 
 @pytest.mark.parametrize("module", VERBS, ids=lambda module: module.__name__)

@@ -53,3 +53,21 @@ def test_aligned_data_is_not_mixing():
     assert record(residual, points_of(100), 1).n_components == 1
     with pytest.raises(ValueError, match=r"shape \(30,\)"):
         record(Residual(lambda u: u - ALIGNED, COORDINATES), points_of(30), 1)
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if "branch" in name])
+def test_a_branch_is_found_on_one_point(name):
+    with pytest.raises(TypeError, match="got a branch"):
+        record(Residual(REFUSED[name][0], COORDINATES), points_of(1), 1)
+
+
+@pytest.mark.parametrize("extra", [lambda u: 0.0, lambda u: u**3], ids=["linear", "nonlinear"])
+def test_a_coefficient_that_is_no_number_at_one_point_is_nan_there(extra):
+    """sin x / x on the axis: the row of that point is NaN, and its rows are not taken to mix points."""
+    points = points_of(30)
+    points[2, 1] = 0
+    residual = Residual(lambda u, at: u.d(t=1) - torch.sin(at.x) / at.x * u.d(x=2) + extra(u), COORDINATES)
+    recording = record(residual, points, 1)
+    rows = recording.rows(torch.ones(recording.spec.n_channels, 30, 1, dtype=points.dtype))
+    assert rows.isfinite().all() or rows[:, 0].isnan().nonzero().flatten().tolist() == [2]
+    assert torch.cat([recording.spec.omega.flatten(), recording.spec.beta.flatten()]).isnan().sum() == 1

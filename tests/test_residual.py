@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ntkfast.residual import Residual, check_finite, check_points, residual, value
+from ntkfast.trace import trace
 
 
 @residual("t", "x")
@@ -59,6 +60,8 @@ def test_bind_makes_a_new_residual_and_binding_again_overrides():
         (lambda: residual(lambda u: u), TypeError, "as in @ntk.residual"),
         (lambda: Residual(3, ("x",)), TypeError, "expected a residual function, got int"),
         (lambda: residual("x")(lambda *u: u), TypeError, r"named parameters only, got \*u"),
+        (lambda: residual("x")(lambda u, /: u), TypeError, "named parameters only, got u"),
+        (lambda: residual("x")(torch.sin), TypeError, "a function of Python with named parameters, got <built-in"),
         (lambda: residual("x")(lambda: 0), ValueError, r"exactly one output, got \(\)"),
         (lambda: residual("x")(lambda at, u: u), ValueError, "a parameter for the output"),
         (lambda: residual("x", outputs=("v",))(lambda u: u), ValueError, "output 'v'"),
@@ -162,3 +165,14 @@ def test_what_its_module_has_under_its_name_need_not_be_it(monkeypatch):
 def test_the_outputs_cannot_be_iterated_over():
     with pytest.raises(TypeError, match="not iterable"):
         iter(value)
+
+
+@pytest.mark.parametrize("function", [lambda u, kappa: kappa * u**2, lambda u, kappa: kappa * u.d(x=1)])
+def test_coefficients_may_be_made_in_inference_mode(function):
+    net, x = torch.nn.Linear(2, 1).double(), torch.rand(5, 2, dtype=torch.float64)
+    made = residual("t", "x")(function)
+    expected = trace(net, x, made.bind(kappa=torch.arange(5.0, dtype=torch.float64)))
+    with torch.inference_mode():
+        bound = made.bind(kappa=torch.arange(5.0, dtype=torch.float64))
+        assert torch.equal(trace(net, x, bound), expected)
+    assert torch.equal(trace(net, x, bound), expected)

@@ -299,3 +299,10 @@ def test_what_a_caller_does_to_weights_stays_there():
     weights.update({"u": 3.0, "r": 1.0}, rows=1)["r"].mul_(0)
     weights.lam["u"].mul_(0)
     assert weights.lam["r"].item() == 4.0 and weights.lam["u"].item() == pytest.approx(4 / 3)
+
+
+def test_numbers_are_balanced_as_they_are():
+    """Beyond what float32 holds, too: only λ has torch's default type."""
+    for numbers, expected in (({"u": 1e-46, "r": 1e-40}, 1e6), ({"u": 1e39, "r": 1e40}, 11.0)):
+        lam = NTKWeights().update(numbers, rows=1)["u"]
+        assert lam.item() == pytest.approx(expected, rel=1e-5) and lam.dtype == torch.float32

@@ -59,8 +59,9 @@ int launch(void (*kernel)(Params), Grid grid, Block block, void* stream, const P
   config.stream = static_cast<cudaStream_t>(stream);
   cudaError_t error = cudaSuccess;
   if (block.shared_bytes > kSharedBytes)
+    // All that the device lends: of two threads that launch a kernel, one could lower what the other has just set.
     error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(block.shared_bytes));
+                                 static_cast<int>(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)));
   if (error == cudaSuccess) error = cudaLaunchKernelEx(&config, kernel, params);
   // The runtime also remembers a failed launch: forget it, or the next check of somebody else's kernel reports ours.
   if (error != cudaSuccess) static_cast<void>(cudaGetLastError());

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..kept import Kept
+
 
 class Box:
     """A product of intervals with named coordinates, ``D = Box(t=(0, 1), x=(0, 1))``.
@@ -41,7 +43,7 @@ class Box:
         self.names: tuple[str, ...] = tuple(intervals)
         self.low: tuple[float, ...] = tuple(float(interval[0]) for interval in intervals.values())
         self.high: tuple[float, ...] = tuple(float(interval[1]) for interval in intervals.values())
-        self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        self._constants: Kept[tuple[Tensor, Tensor]] = Kept(8)
 
     def at(self, **fixed: float) -> Box:
         """Return the face on which the named coordinates have the given values.
@@ -64,7 +66,7 @@ class Box:
                 raise ValueError(f"Box.at: expected {name} in [{low[k]:g}, {high[k]:g}], got {position}")
             low[k] = high[k] = float(position)
         face = Box.__new__(Box)
-        face.names, face.low, face.high, face._constants = self.names, tuple(low), tuple(high), {}
+        face.names, face.low, face.high, face._constants = self.names, tuple(low), tuple(high), Kept(8)
         return face
 
     def __or__(self, other: Box | Union) -> Union:
@@ -128,11 +130,17 @@ class Box:
 
     def _bounds(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         # Kept per dtype and device: a training step draws points and should not copy constants to a GPU.
-        if (dtype, device) not in self._constants:
-            low, high = (torch.tensor(ends, dtype=torch.float64, device="cpu") for ends in (self.low, self.high))
-            width = high - low
-            self._constants[dtype, device] = (low.to(device, dtype), width.to(device, dtype))
-        return self._constants[dtype, device]
+        def make() -> tuple[Tensor, Tensor]:
+            low, high = (
+                torch.tensor(ends, dtype=torch.float64, device="cpu").to(dtype) for ends in (self.low, self.high)
+            )
+            width = (high.double() - low.double()).to(dtype)
+            largest = torch.full_like(width, 1 - torch.finfo(dtype).eps / 2)  # that torch.rand draws
+            while (beyond := torch.addcmul(low, width, largest) > high).any():  # by rounding
+                width = torch.where(beyond, torch.nextafter(width, torch.zeros_like(width)), width)
+            return low.to(device), width.to(device)
+
+        return self._constants.get((dtype, device), device, make)
 
     def grid(self, size: int) -> Tensor:
         """Return the regular grid with ``size`` points per free coordinate, ends included.
@@ -176,7 +184,7 @@ class Union:
             if len(box.free) != len(boxes[0].free):
                 raise ValueError(f"Union: expected boxes of the same dimension, got {boxes[0]} and {box}")
         self.boxes = boxes
-        self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
+        self._constants: Kept[tuple[Tensor, Tensor, Tensor]] = Kept(8)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -216,12 +224,13 @@ class Union:
 
     def _bounds(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         # Kept per dtype and device, as those of a box are.
-        if (dtype, device) not in self._constants:
+        def make() -> tuple[Tensor, Tensor, Tensor]:
             bounds = [box._bounds(dtype, device) for box in self.boxes]
             measures = torch.tensor([box.measure for box in self.boxes], dtype=torch.float64, device=device)
             low, width = (torch.stack(part) for part in zip(*bounds, strict=True))
-            self._constants[dtype, device] = (measures, low, width)
-        return self._constants[dtype, device]
+            return measures, low, width
+
+        return self._constants.get((dtype, device), device, make)
 
 
 def _check_number(n: int) -> None:

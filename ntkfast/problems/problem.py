@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -81,7 +82,10 @@ class Problem:
         if isinstance(where, Points):
             check_names(f"Problem: the points of condition {name!r}", coordinates, where.columns)
         if not isinstance(condition.residual, Residual):
-            return replace(condition, residual=residual(*coordinates)(condition.residual))
+            resolved = copy.copy(condition)  # of its own class, whatever that class is made from
+            object.__setattr__(resolved, "residual", residual(*coordinates)(condition.residual))
+            object.__setattr__(resolved, "_placed", {})
+            return resolved
         own = condition.residual.coordinates
         if own and tuple(own) != coordinates:  # ntk.value has none: it fits every domain
             raise ValueError(

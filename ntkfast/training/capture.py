@@ -40,45 +40,6 @@ class Graph(Protocol):
         """Do it."""
 
 
-@final
-class CudaGraph:
-    """A CUDA graph whose random numbers come from a generator of the caller's.
-
-    Args:
-        device: where the work is done.
-        generator: advanced by every replay as by eager work.
-    """
-
-    def __init__(self, device: torch.device, generator: torch.Generator) -> None:
-        self._device = device
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(generator)
-
-    def capture(self, work: Callable[[], Outcome]) -> Outcome:
-        """Record the work without doing it."""
-        broken: RuntimeError | None = None
-        with torch.cuda.device(self._device):
-            before = torch.cuda.current_stream()
-            # torch's own stream for captures is on the device that was captured first.
-            stream = torch.cuda.Stream(self._device)
-            try:
-                with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
-                    try:
-                        return work()
-                    except RuntimeError as error:
-                        broken = error
-                        raise
-            except RuntimeError as late:
-                raise broken or late from None  # the end of a broken capture complains too, and says less
-            finally:
-                torch.cuda.set_stream(before)  # a capture that fails leaves its own one current
-
-    def replay(self) -> None:
-        """Queue the recorded work on the current stream."""
-        with torch.cuda.device(self._device):
-            self._graph.replay()
-
-
 def capture_refusal(iteration: Iteration, problem: Problem) -> str | None:
     """Say why iterations cannot be captured; None where they can, as far as one can know before they run."""
     if iteration.layout.device.type != "cuda":
@@ -92,12 +53,16 @@ def host_state(optimizer: torch.optim.Optimizer) -> str | None:
     """Say what an optimizer keeps on the host, where a graph would freeze it; None if nothing."""
     name = type(optimizer).__name__
     for group in optimizer.param_groups:
+        devices = {p.device for p in group["params"]}
         if "capturable" not in group:
             return f"{name} has no form that can be captured"
         if not group["capturable"]:
             return f"{name} keeps its step count on the host: make it with capturable=True"
         if not isinstance(group["lr"], torch.Tensor):
             return f"{name} keeps its learning rate on the host: make it with lr=torch.tensor(…) on the device"
+        for key, value in group.items():
+            if isinstance(value, torch.Tensor) and devices and value.device not in devices:
+                return f"{name} keeps its {key} on {value.device}: make it on the device of the parameters"
     return None
 
 

@@ -51,6 +51,10 @@ class History:
         self._file: Path | None = None  # what it was last streamed to
         self._resumed = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The stream is not copied: two histories would write to one file.
+        return {**self.__dict__, "_stream": None, "_file": None}
+
     def add(self, iteration: int, **fields: Any) -> None:
         """Add fields, numbers or dicts of them by group, to the record of an iteration, and to the stream."""
         self.records.setdefault(iteration, {}).update(fields)

@@ -72,7 +72,7 @@ class Iteration:
         self.buffers = [module._buffers for module in net.modules() if module._buffers]
         self._gradients: dict[str, Tensor] = {}  # of the parameters that have required grad so far, contiguous
         self._make_gradients()
-        self._has_stepped = False
+        self._stepped: torch.optim.Optimizer | None = None  # the last one that did
         self._workspace = Workspace()
         self.read: list[object] = []  # what the last iteration read beside the state: a graph of it reads that again
         self.lam = torch.empty(len(layout.groups), dtype=torch.float64, device=layout.device)
@@ -170,7 +170,7 @@ class Iteration:
 
     def update(self) -> None:
         """Step the optimizer."""
-        if self._has_stepped:
+        if self._stepped is self.optimizer:
             self.optimizer.step()
             return
         with warnings.catch_warnings():
@@ -178,7 +178,7 @@ class Iteration:
             # Python forget which warnings it has shown.
             warnings.filterwarnings("ignore", ".*constructed with capturable=True", UserWarning)
             self.optimizer.step()
-        self._has_stepped = True
+        self._stepped = self.optimizer
 
     def run(self, kind: Kind) -> Outcome:
         """All parts in order, with no look between them."""

@@ -28,8 +28,9 @@ from .arguments import (
     scheduler_of,
 )
 from .callbacks import Callback, Checkpoints, Progress, shows_progress
-from .capture import Captured, CudaGraph, capture_refusal, warn_of
+from .capture import Captured, capture_refusal, warn_of
 from .checkpoint import load_state, save_state
+from .cuda_graph import CudaGraph
 from .history import History
 from .iteration import Iteration, Kind, Outcome
 from .resuming import FORMAT, check_checkpoint, check_origin, load_scheduler, origin_of, unchanged_if_refused
@@ -164,8 +165,9 @@ class Trainer:
         refusal = "capture=False" if wanted is False else capture_refusal(self._step, self.problem)
         if wanted and refusal:
             raise ValueError(f"fit: expected iterations that a CUDA graph can hold, got some it cannot: {refusal}")
-        device = self._layout.device
-        return Captured(self._step, refusal, lambda: CudaGraph(device, self._step.generator), strict=bool(wanted))
+        device, step = self._layout.device, self._step
+        # Without the trainer in it: a cycle would leave its graphs to Python's collector, whenever that runs.
+        return Captured(step, refusal, lambda: CudaGraph(device, step.generator), strict=bool(wanted))
 
     def fit(
         self,

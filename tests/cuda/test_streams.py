@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import ntkfast as ntk
 from ntkfast import _C
+from ntkfast.training.cuda_graph import CudaGraph
 
 pytestmark = [
     pytest.mark.gpu,
@@ -134,6 +135,59 @@ def test_the_same_in_a_captured_graph() -> None:
     actual = [tensor.clone() for tensor in held]
     for got, expected in zip(actual, step(), strict=True):
         assert torch.equal(got, expected)
+
+
+def test_grams_of_two_streams_share_no_memory() -> None:
+    net, x = on("cuda")
+    other = x.flip(0).contiguous()
+    expected = ntk.gram(net, x, wave), ntk.gram(net, other, wave)
+    torch.cuda.synchronize()
+    streams = torch.cuda.Stream(), torch.cuda.Stream()
+    for _ in range(5):
+        found = []
+        for stream, points in zip(streams, (x, other), strict=True):
+            with torch.cuda.stream(stream):
+                torch.cuda._sleep(CYCLES // 100)
+                found.append(ntk.gram(net, points, wave))
+        torch.cuda.synchronize()
+        assert all(torch.equal(got, wanted) for got, wanted in zip(found, expected, strict=True))
+
+
+def test_a_captured_gram_keeps_its_memory() -> None:
+    net, x = on("cuda")
+    expected = ntk.gram(net, x, wave)
+    graph = CudaGraph(torch.device("cuda", torch.cuda.current_device()))
+    held = graph.capture(lambda: ntk.gram(net, x, wave))
+    for n in (40, 200):
+        ntk.gram(net, x[:n], wave)
+    graph.replay()
+    assert torch.equal(held, expected)
+
+
+def test_what_a_capture_makes_first_is_not_kept_for_others() -> None:
+    """Layouts and identities are kept between calls: those that a graph writes are there only once it is replayed."""
+    net = nn.Sequential(nn.Tanh(), nn.Linear(23, 1)).cuda()
+    x = torch.rand(50, 23, device="cuda")
+    graph = CudaGraph(torch.device("cuda", torch.cuda.current_device()))
+    held = graph.capture(lambda: ntk.diag(net, x))
+    torch.cuda.synchronize()
+    found = ntk.diag(net, x)
+    assert torch.allclose(found, 1 + x.tanh().square().sum(1), rtol=1e-5)
+    graph.replay()
+    assert torch.equal(held, found)
+
+
+def test_a_capture_that_fails_leaves_nothing_behind() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    x = torch.ones(3, device="cuda")
+    with pytest.raises(RuntimeError, match="captur"):
+        CudaGraph(device).capture(lambda: float(x.sum()))
+    torch.cuda.empty_cache()
+    assert torch.rand(3, device="cuda").isfinite().all()
+    graph = CudaGraph(device)
+    held = graph.capture(lambda: x + 1)
+    graph.replay()
+    assert held.tolist() == [2, 2, 2]
 
 
 FAULT = """

@@ -89,3 +89,12 @@ def test_bad_boxes_are_refused_with_expected_and_got(make, sentence):
 def test_fewer_than_no_points_are_refused(draw, sentence):
     with pytest.raises(ValueError, match=sentence):
         draw()
+
+
+@pytest.mark.parametrize("ends", [(8.384683163980622, 8.997439856428457), (-1.0, 1e-9), (1000.0, 1000.1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_rounding_leaves_the_box(monkeypatch, ends, dtype):
+    largest = 1 - torch.finfo(dtype).eps / 2
+    monkeypatch.setattr(torch, "rand", lambda size, dtype, **_: torch.full(size, largest, dtype=dtype))
+    (found,) = ntk.Box(x=ends).sample(1, dtype=dtype)
+    assert found <= torch.tensor(ends[1], dtype=dtype)

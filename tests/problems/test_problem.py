@@ -129,9 +129,10 @@ def test_a_problem_of_something_else_is_refused(domain, conditions, sentence):
         ntk.Problem(domain, conditions)
 
 
-def test_a_problem_and_its_trainer_can_be_copied():
+@pytest.mark.parametrize("rows", [lambda u: u.d(t=1), lambda u: u.d(t=1) + u * u.d(x=1)], ids=["linear", "nonlinear"])
+def test_a_problem_and_its_trainer_can_be_copied(rows):
     D = ntk.Box(t=(0, 1), x=(0, 1))
-    problem = ntk.Problem(D, {"r": ntk.Condition(D, lambda u: u.d(t=1), n=5)}, exact=lambda at: at.t)
+    problem = ntk.Problem(D, {"r": ntk.Condition(D, rows, n=5)}, exact=lambda at: at.t)
     trainer = ntk.Trainer(copy.deepcopy(problem), ntk.MLP([2, 4, 1]), ntk.NTKWeights(every=2))
     trainer.fit(3, progress=False)
     other = copy.deepcopy(trainer)
@@ -161,3 +162,23 @@ def test_problems_and_conditions_are_equal_to_themselves_alone():
 def test_an_error_needs_one_output():
     with pytest.raises(ValueError, match=r"expected a network with 1 output, got outputs of shape \(4, 2\)"):
         ntk.problems.Wave1D().error(ntk.MLP([2, 3, 2]), size=2)
+
+
+class Ring(ntk.Condition):
+    """Made from a radius alone."""
+
+    def __init__(self, radius):
+        super().__init__(self.points, lambda u: u.d(t=1), n=10)
+        object.__setattr__(self, "radius", radius)
+
+    def points(self, n, generator):
+        angle = 2 * torch.pi * torch.rand(n, generator=generator)
+        return self.radius * torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def test_a_condition_may_be_of_a_class_of_its_own():
+    ring = Ring(0.5)
+    problem = ntk.Problem(ntk.Box(t=(-1, 1), x=(-1, 1)), {"r": ring})
+    assert type(problem.conditions["r"]) is Ring and problem.conditions["r"].residual.coordinates == ("t", "x")
+    assert not isinstance(ring.residual, ntk.Residual)
+    ntk.Trainer(problem, ntk.MLP([2, 4, 1])).fit(2, progress=False)

@@ -1,5 +1,6 @@
 """Histories: series by group, and files that survive a killed run."""
 
+import copy
 import json
 
 import pytest
@@ -69,3 +70,13 @@ def test_a_history_that_is_saved_where_it_streams_goes_on_streaming(tmp_path):
     history.add(1, seconds=2.0)
     history.close()
     assert sorted(History.load(tmp_path).records) == [0, 1]
+
+
+def test_a_copy_does_not_write_to_the_stream(tmp_path):
+    history = History()
+    history.stream(tmp_path)
+    history.add(0, error=1.0)
+    other = copy.deepcopy(history)
+    other.add(1, error=2.0)
+    history.close()
+    assert list(History.load(tmp_path).records) == [0] and list(other.records) == [0, 1]

@@ -210,3 +210,21 @@ def test_weights_that_are_not_finite_stop_a_run_before_anything_moves():
     with pytest.raises(FloatingPointError, match="iteration 0: the weight of group 's'"):
         trainer.fit(3, progress=False)
     assert trainer.iteration == 0 and all(torch.equal(before[name], p) for name, p in net.state_dict().items())
+
+
+class Warns(torch.optim.SGD):
+    """Warns at its first step, as a capturable one does on a GPU that captures nothing."""
+
+    def step(self, closure=None):
+        if not hasattr(self, "warned"):
+            self.warned = True
+            warnings.warn("This instance was constructed with capturable=True", UserWarning, stacklevel=1)
+        return super().step(closure)
+
+
+def test_every_optimizer_warns_of_eager_steps_in_vain() -> None:
+    iteration = iteration_of(LINEAR)
+    for _ in range(2):
+        iteration.optimizer = Warns(iteration.net.parameters(), 0.1)
+        for _ in range(2):
+            iteration.run(Kind())

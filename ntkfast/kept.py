@@ -1,0 +1,52 @@
+"""Small tensors that are made once and kept, on a device that may write them later than Python says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar, final
+
+import torch
+
+V = TypeVar("V")
+
+
+@final
+class Kept(Generic[V]):
+    """What was made of tensors, by key.
+
+    A CUDA device writes it on the stream that was current then, and no other stream waits for that: another stream has
+    it made anew. What is made in a capture is not written before the graph is replayed, so it is not kept. A capture
+    takes what any stream has made, since it begins when the device has nothing to do.
+
+    Args:
+        most: that are kept; one more, and all are forgotten.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._made: dict[Hashable, tuple[int, V]] = {}
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def get(self, key: Hashable, device: torch.device, make: Callable[[], V]) -> V:
+        """What was made for the key, on that device; no inference tensor, since it outlives the mode."""
+        stream, capturing = _stream(device)
+        found = self._made.get(key)
+        if found is not None and (capturing or found[0] == stream):
+            return found[1]
+        with torch.inference_mode(False):
+            made = make()
+        if not capturing:
+            if len(self._made) >= self._most:
+                self._made.clear()
+            self._made[key] = stream, made
+        return made
+
+
+def _stream(device: torch.device) -> tuple[int, bool]:
+    """The current stream of a device, and whether it is captured."""
+    if device.type != "cuda":
+        return 0, False
+    with torch.cuda.device(device):
+        return torch.cuda.current_stream().cuda_stream, torch.cuda.is_current_stream_capturing()

@@ -1,0 +1,86 @@
+"""A CUDA graph: work on a device that is recorded once and launched again as one."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, final
+
+import torch
+
+T = TypeVar("T")
+
+
+@final
+class CudaGraph:
+    """A CUDA graph.
+
+    Args:
+        device: where the work is done.
+        generator: advanced by every replay as by eager work; None: the work draws nothing.
+    """
+
+    def __init__(self, device: torch.device, generator: torch.Generator | None = None) -> None:
+        self._device = device
+        with torch.cuda.device(device):  # a generator's state is registered on the current one
+            self._graph = torch.cuda.CUDAGraph()
+            if generator is not None:
+                self._graph.register_generator_state(generator)
+
+    def capture(self, work: Callable[[], T]) -> T:
+        """Record the work without doing it; what it returns holds its results after each replay.
+
+        Raises:
+            RuntimeError: work that a graph cannot hold.
+        """
+        broken: Exception | None = None
+        with torch.cuda.device(self._device), _collector_at_rest():
+            before = torch.cuda.current_stream()
+            # torch's own stream for captures is on the device that was captured first.
+            stream, pool = torch.cuda.Stream(self._device), torch.cuda.graph_pool_handle()
+            try:
+                with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
+                    try:
+                        return work()
+                    except Exception as error:
+                        broken = error
+                        raise
+            except Exception as late:
+                torch.cuda.set_stream(before)
+                if late is not broken:
+                    _end_capture(pool)
+                raise broken or late from None  # the end of a broken capture complains too, and says less
+            finally:
+                torch.cuda.set_stream(before)  # a capture that fails leaves its own one current
+                broken = None  # whose traceback holds this frame
+
+    def replay(self) -> None:
+        """Queue the recorded work on the current stream."""
+        with torch.cuda.device(self._device):
+            self._graph.replay()
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep Python's collector from freeing another graph meanwhile, which breaks a capture."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _end_capture(pool: Any) -> None:
+    """Let torch forget a capture whose end has failed.
+
+    Before 2.13 it goes on counting it as under way, and the next release of cached memory fails by that
+    (pytorch/pytorch#180395); its default generator refuses eager draws until a capture has ended well.
+    """
+    with contextlib.suppress(RuntimeError):  # where torch has done so itself
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=torch.cuda.Stream()):
+        torch.zeros(1, device="cuda")

@@ -1,0 +1,65 @@
+"""What is kept between calls is made once a stream, and nothing that a capture makes is kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ntkfast import kept
+from ntkfast.kept import Kept
+
+CPU = torch.device("cpu")
+
+
+class Device:
+    """A device with a current stream, which may be captured."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stream, self.capturing, self.made = 1, False, 0
+        monkeypatch.setattr(kept, "_stream", lambda device: (self.stream, self.capturing))
+
+    def make(self) -> int:
+        self.made += 1
+        return self.made
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    return Device(monkeypatch)
+
+
+def test_made_once_for_a_key(device: Device) -> None:
+    values: Kept[int] = Kept(4)
+    assert [values.get(key, CPU, device.make) for key in "aabab"] == [1, 1, 2, 1, 2]
+
+
+def test_another_stream_has_its_own(device: Device) -> None:
+    values: Kept[int] = Kept(4)
+    assert values.get("a", CPU, device.make) == 1
+    device.stream = 2
+    assert [values.get("a", CPU, device.make) for _ in range(2)] == [2, 2]
+    device.stream = 1
+    assert values.get("a", CPU, device.make) == 3
+
+
+def test_a_capture_takes_what_is_there_and_leaves_nothing(device: Device) -> None:
+    values: Kept[int] = Kept(4)
+    values.get("a", CPU, device.make)
+    device.stream, device.capturing = 2, True
+    assert values.get("a", CPU, device.make) == 1
+    assert [values.get("b", CPU, device.make) for _ in range(2)] == [2, 3]
+    device.capturing = False
+    assert values.get("b", CPU, device.make) == 4
+
+
+def test_no_more_than_so_many(device: Device) -> None:
+    values: Kept[int] = Kept(3)
+    for key in range(10):
+        values.get(key, CPU, device.make)
+        assert len(values) <= 3
+
+
+def test_no_inference_tensors() -> None:
+    values: Kept[torch.Tensor] = Kept(4)
+    with torch.inference_mode():
+        assert not values.get("a", CPU, lambda: torch.ones(2)).is_inference()

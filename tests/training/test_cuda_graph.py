@@ -1,0 +1,114 @@
+"""A capture is on its own device, and one that fails leaves stream, collector and torch as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import types
+
+import pytest
+import torch
+
+from ntkfast.training.cuda_graph import CudaGraph
+
+POOL = (0, 7)
+
+
+class FakeCuda:
+    """The parts of torch.cuda that a capture calls; the end of a broken one complains as torch's does.
+
+    Args:
+        forgets: whether torch itself forgets a capture whose end has failed.
+    """
+
+    def __init__(self, forgets: bool) -> None:
+        self.forgets = forgets
+        self.captured_on: list[object] = []
+        self.collected: list[bool] = []  # whether Python's collector was on in a capture
+        self.under_way: set[tuple[int, int]] = set()
+        self.current = "the caller's stream"
+
+    def CUDAGraph(self) -> object:
+        return types.SimpleNamespace(register_generator_state=lambda generator: None)
+
+    def Stream(self, device: object = "the current device") -> object:
+        return f"a stream on {device}"
+
+    def current_stream(self) -> object:
+        return self.current
+
+    def set_stream(self, stream: object) -> None:
+        self.current = stream
+
+    def current_device(self) -> int:
+        return 1
+
+    def graph_pool_handle(self) -> tuple[int, int]:
+        return POOL
+
+    def device(self, device: torch.device) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def graph(self, graph: object, pool: tuple[int, int] = (0, 0), stream: object = None, capture_error_mode: str = ""):
+        assert not self.under_way, "a capture that nobody has ended"
+        self.captured_on.append(stream)
+        self.collected.append(gc.isenabled())
+        self.current = stream
+        self.under_way.add(pool)
+        try:
+            yield
+        except RuntimeError as error:
+            if "device" not in str(error):  # a failure of Python alone does not break the capture
+                self.under_way.discard(pool)
+                raise
+            if self.forgets:
+                self.under_way.discard(pool)
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+        self.under_way.discard(pool)
+        self.current = "the caller's stream"
+
+    def end(self, device: int, pool: tuple[int, int]) -> None:
+        if pool not in self.under_way:
+            raise RuntimeError("not currently recording to mempool_id")
+        self.under_way.discard(pool)
+
+
+@pytest.fixture(params=[False, True], ids=["torch goes on counting", "torch forgets"])
+def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FakeCuda:
+    fake, zeros = FakeCuda(request.param), torch.zeros
+    for name in ("CUDAGraph", "Stream", "current_stream", "set_stream", "current_device", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    for name in ("device", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", fake.end, raising=False)
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: zeros(*size))
+    return fake
+
+
+def fails(message: str) -> None:
+    raise RuntimeError(message)
+
+
+def test_a_capture_is_on_its_own_device_with_the_collector_at_rest(fake: FakeCuda) -> None:
+    graph = CudaGraph(torch.device("cuda:1"), torch.Generator())
+    assert graph.capture(lambda: "found") == "found"
+    assert fake.captured_on == ["a stream on cuda:1"]
+    assert fake.collected == [False] and gc.isenabled()
+
+
+@pytest.mark.parametrize("message", ["a wait for the device", "a mistake"])
+def test_a_capture_that_fails_leaves_everything_as_it_was(fake: FakeCuda, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        CudaGraph(torch.device("cuda:1")).capture(lambda: fails(message))
+    assert fake.current == "the caller's stream" and not fake.under_way and gc.isenabled()
+    assert CudaGraph(torch.device("cuda:1")).capture(lambda: "found") == "found"
+
+
+def test_a_collector_that_was_off_stays_off(fake: FakeCuda) -> None:
+    gc.disable()
+    try:
+        CudaGraph(torch.device("cuda:1")).capture(lambda: None)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
