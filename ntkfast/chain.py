@@ -32,6 +32,7 @@ _CONTAINERS = "nn.Sequential or ntk.MLP as the container of the layers"
 _KNOWN = "nn.Linear, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.ReLU, nn.Identity, ntk.Sin or ntk.Erf"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _hooks_of = itemgetter(*_HOOKS)
+_Span = tuple[int, int, str, nn.Module, Tensor]  # the addresses that a parameter lies between, and whose it is
 _GLOBAL_HOOKS = tuple(getattr(_torch_module, f"_global{name}", {}) for name in _HOOKS)
 
 
@@ -224,7 +225,7 @@ def _assemble(
     if like is None:
         _refuse(*first, "the parameter weight", ", ".join(first[1]._parameters) or "none")
     _refuse_parameter(*first, "weight", like, like)
-    spans: list[tuple[int, int, str, nn.Module]] = []
+    spans: list[_Span] = []
     given = [
         None if module is None else _layer(name, module, _numbers(activation), like, spans)
         for (name, module), activation in zip(linears, activations, strict=True)
@@ -261,7 +262,7 @@ def _layer(
     module: Any,
     numbers: tuple[int, float, float],
     like: Tensor,
-    spans: list[tuple[int, int, str, nn.Module]],
+    spans: list[_Span],
 ) -> Layer:
     """One linear layer after the checks of its parameters; `spans` gathers the memory that they occupy."""
     parameters = module._parameters
@@ -291,9 +292,7 @@ def _eye(width: int, like: Tensor) -> Tensor:
     return _eyes.get(key, like.device, lambda: torch.eye(width, dtype=like.dtype, device=like.device))
 
 
-def _check_parameter(
-    name: str, module: nn.Module, key: str, p: Tensor, like: Tensor, spans: list[tuple[int, int, str, nn.Module]]
-) -> None:
+def _check_parameter(name: str, module: nn.Module, key: str, p: Tensor, like: Tensor, spans: list[_Span]) -> None:
     kind = type(p)
     plain = (kind is nn.Parameter or kind is Tensor) and p.layout is torch.strided
     if not plain or p.dtype is not like.dtype or p.device != like.device:
@@ -303,7 +302,7 @@ def _check_parameter(
         _refuse(name, module, f"{key} with memory", "one whose storage was freed")
     if size and not p.is_contiguous():
         size = (1 + sum((n - 1) * step for n, step in zip(p.shape, p.stride(), strict=True))) * p.element_size()
-    spans.append((start, start + size, name, module))
+    spans.append((start, start + size, name, module, p))
 
 
 def _refuse_parameter(name: str, module: nn.Module, key: str, p: Tensor, like: Tensor) -> None:
@@ -320,14 +319,24 @@ def _refuse_parameter(name: str, module: nn.Module, key: str, p: Tensor, like: T
         _refuse(name, module, wanted, f"{p.dtype} on {p.device}")
 
 
-def _check_tied(spans: list[tuple[int, int, str, nn.Module]]) -> None:
+def _check_tied(spans: list[_Span]) -> None:
     # Memory intervals find ties of every kind: the same parameter, a transpose, a slice.
-    spans.sort(key=lambda span: span[0])
-    end, owner = 0, ""
-    for start, stop, name, module in spans:
-        if start < end:
-            _refuse(name, module, "parameters of its own (no tied weights)", f"memory shared with layer {owner!r}")
-        end, owner = stop, name
+    spans.sort(key=itemgetter(0))
+    end = 0
+    for i, (start, stop, name, module, p) in enumerate(spans):
+        for _, other_stop, owner, _, q in spans[:i] if start < end else ():
+            if start < other_stop and not _columns_apart(q, p):
+                _refuse(name, module, "parameters of its own (no tied weights)", f"memory shared with layer {owner!r}")
+        end = max(end, stop)
+
+
+def _columns_apart(p: Tensor, q: Tensor) -> bool:
+    """Whether p and q, which begins later, are blocks of one matrix that have no column in common."""
+    if p.ndim != 2 or p.stride() != q.stride() or p.stride(1) != 1:
+        return False
+    row = p.stride(0)
+    first = (q.data_ptr() - p.data_ptr()) // p.element_size() % row
+    return p.shape[1] <= first and first + q.shape[1] <= row
 
 
 def _check_standardize(name: str, module: Standardize, weight: Tensor) -> None:

@@ -218,7 +218,7 @@ def _filled(rows: int, columns: int, entries: Sequence[tuple[int, int, Coefficie
 
 
 def same_numbers(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one shape have equal elements; NaN equals NaN."""
+    """Whether two tensors have one shape and equal elements; NaN equals NaN."""
     if torch.equal(a, b):
         return True
     nan = a.isnan()

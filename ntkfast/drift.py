@@ -46,7 +46,7 @@ def kernel_drift(
         0-d, float64. Zero for an empty set; infinite where K₀ is zero and K is not.
 
     Raises:
-        ValueError: what ``ntk.gram`` refuses, networks of different sizes, or a budget below four pieces of 32 points.
+        ValueError: what ``ntk.gram`` refuses, networks of different sizes, or a budget below four pieces of 8 points.
         TypeError: arguments of a wrong type.
 
     Cost: two grams in float64; where the factors exceed the budget, sweeps for every tile.

@@ -47,8 +47,8 @@ def gram(
         per_block: one matrix for each layer, by module name; they add up to K.
         method: "structured" (products of small Grams), "explicit" (a layer's Jacobian, a chunk at a time), or "auto":
             for each layer the cheaper one.
-        memory: a budget for the factors and workspaces, bytes or ``"256MB"``; it changes no bit of K. Pieces have 32
-            points at least: the workspaces of the threads come on top where the budget has no room for both.
+        memory: a budget for the factors and workspaces, bytes or ``"256MB"``; it changes no bit of K. The workspaces of
+            the threads come on top where the budget has no room for them and two pieces of 32 points both.
         dtype: compute in another precision than the network's; Gauss–Newton needs float64.
         out: a contiguous tensor to write K into.
 
@@ -57,7 +57,7 @@ def gram(
 
     Raises:
         ValueError: arguments that do not fit each other, or a budget below the factors and the tile of two pieces of
-            32 points.
+            8 points.
         TypeError: arguments of a wrong type.
 
     Cost:

@@ -118,7 +118,8 @@ class Recording:
     def given(self) -> list[Tensor]:
         """The caller's tensors that a run reads: points, columns, coefficients."""
         coefficients = [c for c in self.residual.coefficients.values() if isinstance(c, Tensor)]
-        return [self.points, *self.columns.values(), *coefficients]
+        # Inference tensors tell no one that they change, and autograd keeps none.
+        return [x for x in (self.points, *self.columns.values(), *coefficients) if not x.is_inference()]
 
     def part(self, start: int, stop: int) -> Recording:
         """The recording of the same residual on the points start … stop − 1 alone, from a run of its own."""

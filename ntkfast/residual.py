@@ -38,7 +38,8 @@ class Residual:
 
     Raises:
         ValueError: coordinate names that repeat or are no identifiers, several outputs, or a function without a jet.
-        TypeError: a function that is not callable or takes ``*args`` or ``**kwargs``.
+        TypeError: something that is no function of Python, or one that takes ``*args``, ``**kwargs`` or parameters by
+            position alone.
 
     Example:
         >>> import ntkfast as ntk

@@ -183,12 +183,11 @@ def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:
     for i in range(len(snapshot.chain.layers)):
         A, parts = group_stacks(snapshot, i, name)
         scale, shift = snapshot.args.constants[6 * i + 2 : 6 * i + 4]
+        weight, bias = snapshot.args.active(i)
         for _, _, is_bias in snapshot.chain.layers[i].in_order():
-            if not snapshot.args.active(i)[is_bias]:
-                continue
-            if is_bias:
+            if is_bias and bias:
                 columns.append(shift * torch.stack([D[0] for D in parts], 1).flatten(0, 1))
-                continue
-            J = [torch.einsum("cno,cni->noi", D, A[list(recording.spec.channels(j))]) for j, D in enumerate(parts)]
-            columns.append(scale * torch.stack(J, 1).flatten(2).flatten(0, 1))
+            elif weight and not is_bias:
+                J = [torch.einsum("cno,cni->noi", D, A[list(recording.spec.channels(j))]) for j, D in enumerate(parts)]
+                columns.append(scale * torch.stack(J, 1).flatten(2).flatten(0, 1))
     return torch.cat(columns, 1)

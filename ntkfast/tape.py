@@ -230,4 +230,4 @@ def _graph_leaves(tensor: Tensor) -> Iterator[Tensor]:
 def _same(a: Coefficient, b: Coefficient) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a is b or same_numbers(a, b)
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and (a == b or (a != a and b != b))

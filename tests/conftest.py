@@ -1,4 +1,4 @@
-"""Fixtures that run a test on every problem of the table, in both floating types."""
+"""Fixtures that run a test on every problem of the table, in both floating types; the whole suite on several cores."""
 
 import os
 
@@ -8,6 +8,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest
 import torch
 from cases import CASES, Case, Problem
+
+MOST_PROCESSES = 8  # each imports torch
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in several processes; a part of it, benchmarks, and tests on a GPU, in one."""
+    option, whole = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    parts = ("keyword", "markexpr", "usepdb", "collectonly", "benchmark_only", "benchmark_enable")
+    if not whole or torch.cuda.is_available() or any(getattr(option, name, None) for name in parts):
+        return
+    if getattr(option, "numprocesses", 1) is None:  # it is there, and the caller has not said how many
+        option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+        option.dist = "worksteal"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -359,3 +359,15 @@ def test_parts_of_one_tensor_that_overlap_are_tied():
         chain_of(net)
     net[2].weight = nn.Parameter(shared[10:15])
     chain_of(net)
+
+
+@pytest.mark.parametrize("first", [0, 3, 5, 6])
+def test_blocks_of_columns_of_one_matrix_are_tied_where_they_meet(first):
+    shared = torch.randn(10, 16, dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(5, 10), nn.Tanh(), nn.Linear(10, 10)).double()
+    net[0].weight, net[2].weight = nn.Parameter(shared[:, :5]), nn.Parameter(shared[:, first : first + 10])
+    if first >= 5:
+        chain_of(net)
+    else:
+        with pytest.raises(ValueError, match="no tied weights"):
+            chain_of(net)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import weakref
+
 import pytest
 import torch
 
@@ -39,7 +43,7 @@ def test_another_stream_has_its_own(device: Device) -> None:
     device.stream = 2
     assert [values.get("a", CPU, device.make) for _ in range(2)] == [2, 2]
     device.stream = 1
-    assert values.get("a", CPU, device.make) == 3
+    assert values.get("a", CPU, device.make) == 1
 
 
 def test_a_capture_takes_what_is_there_and_leaves_nothing(device: Device) -> None:
@@ -50,6 +54,25 @@ def test_a_capture_takes_what_is_there_and_leaves_nothing(device: Device) -> Non
     assert [values.get("b", CPU, device.make) for _ in range(2)] == [2, 3]
     device.capturing = False
     assert values.get("b", CPU, device.make) == 4
+
+
+def test_what_a_capture_took_stays(device: Device) -> None:
+    """Its graph goes on reading it, whatever is made and forgotten meanwhile."""
+    values: Kept[torch.Tensor] = Kept(1)
+    found = weakref.ref(values.get("a", CPU, lambda: torch.ones(2)))
+    device.stream, device.capturing = 2, True
+    values.get("a", CPU, lambda: torch.ones(2))
+    device.stream, device.capturing = 3, False
+    for key in "abc":
+        values.get(key, CPU, lambda: torch.ones(2))
+    assert found() is not None
+
+
+def test_copies_are_empty(device: Device) -> None:
+    values: Kept[int] = Kept(4)
+    values.get("a", CPU, device.make)
+    for copied in (copy.deepcopy(values), pickle.loads(pickle.dumps(values))):
+        assert len(copied) == 0 and copied.get("a", CPU, lambda: 7) == 7
 
 
 def test_no_more_than_so_many(device: Device) -> None:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from ntkfast.diag import diag
+from ntkfast.networks import MLP
 from ntkfast.recording import record
 from ntkfast.residual import Residual
 
@@ -63,11 +65,11 @@ def test_a_branch_is_found_on_one_point(name):
 
 @pytest.mark.parametrize("extra", [lambda u: 0.0, lambda u: u**3], ids=["linear", "nonlinear"])
 def test_a_coefficient_that_is_no_number_at_one_point_is_nan_there(extra):
-    """sin x / x on the axis: the row of that point is NaN, and its rows are not taken to mix points."""
+    """sin x / x on the axis: that row is NaN, and not taken to depend on others."""
     points = points_of(30)
     points[2, 1] = 0
     residual = Residual(lambda u, at: u.d(t=1) - torch.sin(at.x) / at.x * u.d(x=2) + extra(u), COORDINATES)
-    recording = record(residual, points, 1)
-    rows = recording.rows(torch.ones(recording.spec.n_channels, 30, 1, dtype=points.dtype))
-    assert rows.isfinite().all() or rows[:, 0].isnan().nonzero().flatten().tolist() == [2]
-    assert torch.cat([recording.spec.omega.flatten(), recording.spec.beta.flatten()]).isnan().sum() == 1
+    net = MLP([3, 5, 1], dtype=torch.float64)
+    assert diag(net, points, residual).isnan().nonzero().flatten().tolist() == [2]
+    bound = Residual(lambda u, k: k * u.d(x=2) + u.d(t=2) + extra(u), COORDINATES).bind(k=float("nan"))
+    assert diag(net, points, bound).isnan().all()

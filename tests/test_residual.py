@@ -176,3 +176,10 @@ def test_coefficients_may_be_made_in_inference_mode(function):
         bound = made.bind(kappa=torch.arange(5.0, dtype=torch.float64))
         assert torch.equal(trace(net, x, bound), expected)
     assert torch.equal(trace(net, x, bound), expected)
+    rows, sums = [], []
+    for mode in (False, True):
+        with torch.inference_mode(mode):
+            bound = made.bind(kappa=torch.arange(5.0, dtype=torch.float64))
+        rows.append(bound(net, x))
+        sums.append(torch.autograd.grad(rows[-1].sum(), list(net.parameters()), allow_unused=True)[0])
+    assert torch.equal(*rows) and torch.equal(*sums)

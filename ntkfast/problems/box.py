@@ -134,10 +134,8 @@ class Box:
             low, high = (
                 torch.tensor(ends, dtype=torch.float64, device="cpu").to(dtype) for ends in (self.low, self.high)
             )
+            # Of the rounded ends: from that of the true ones rounding would lead out of the box.
             width = (high.double() - low.double()).to(dtype)
-            largest = torch.full_like(width, 1 - torch.finfo(dtype).eps / 2)  # that torch.rand draws
-            while (beyond := torch.addcmul(low, width, largest) > high).any():  # by rounding
-                width = torch.where(beyond, torch.nextafter(width, torch.zeros_like(width)), width)
             return low.to(device), width.to(device)
 
         return self._constants.get((dtype, device), device, make)

@@ -60,9 +60,10 @@ def host_state(optimizer: torch.optim.Optimizer) -> str | None:
             return f"{name} keeps its step count on the host: make it with capturable=True"
         if not isinstance(group["lr"], torch.Tensor):
             return f"{name} keeps its learning rate on the host: make it with lr=torch.tensor(…) on the device"
-        for key, value in group.items():
-            if isinstance(value, torch.Tensor) and devices and value.device not in devices:
-                return f"{name} keeps its {key} on {value.device}: make it on the device of the parameters"
+        for key, setting in group.items():
+            for value in () if key == "params" else setting if isinstance(setting, tuple | list) else (setting,):
+                if isinstance(value, torch.Tensor) and devices and value.device not in devices:
+                    return f"{name} keeps its {key} on {value.device}: make it on the device of the parameters"
     return None
 
 

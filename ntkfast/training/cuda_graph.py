@@ -47,10 +47,13 @@ class CudaGraph:
                         broken = error
                         raise
             except Exception as late:
+                if late is broken:  # and the capture has ended well
+                    raise
                 torch.cuda.set_stream(before)
-                if late is not broken:
-                    _end_capture(pool)
-                raise broken or late from None  # the end of a broken capture complains too, and says less
+                _end_capture(pool)
+                if broken is None:
+                    raise
+                raise RuntimeError(str(broken)) from broken  # the end of a broken capture complains too, and says less
             finally:
                 torch.cuda.set_stream(before)  # a capture that fails leaves its own one current
                 broken = None  # whose traceback holds this frame
@@ -75,12 +78,14 @@ def _collector_at_rest() -> Iterator[None]:
 
 
 def _end_capture(pool: Any) -> None:
-    """Let torch forget a capture whose end has failed.
+    """Let torch forget a capture whose end has failed; only the memory of its pool stays reserved.
 
     Before 2.13 it goes on counting it as under way, and the next release of cached memory fails by that
     (pytorch/pytorch#180395); its default generator refuses eager draws until a capture has ended well.
     """
-    with contextlib.suppress(RuntimeError):  # where torch has done so itself
+    with contextlib.suppress(RuntimeError, AttributeError):  # where torch has done so itself
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-    with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=torch.cuda.Stream()):
-        torch.zeros(1, device="cuda")
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with contextlib.suppress(RuntimeError):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            torch.zeros(1, device="cuda")

@@ -180,5 +180,5 @@ def test_a_condition_may_be_of_a_class_of_its_own():
     ring = Ring(0.5)
     problem = ntk.Problem(ntk.Box(t=(-1, 1), x=(-1, 1)), {"r": ring})
     assert type(problem.conditions["r"]) is Ring and problem.conditions["r"].residual.coordinates == ("t", "x")
-    assert not isinstance(ring.residual, ntk.Residual)
+    assert not isinstance(ring.residual, ntk.Residual) and problem.conditions["r"]._placed is not ring._placed
     ntk.Trainer(problem, ntk.MLP([2, 4, 1])).fit(2, progress=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import types
+import weakref
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ class FakeCuda:
     def __init__(self, forgets: bool) -> None:
         self.forgets = forgets
         self.captured_on: list[object] = []
+        self.devices: list[torch.device] = []  # the current ones, innermost last
         self.collected: list[bool] = []  # whether Python's collector was on in a capture
         self.under_way: set[tuple[int, int]] = set()
         self.current = "the caller's stream"
@@ -46,19 +48,22 @@ class FakeCuda:
     def graph_pool_handle(self) -> tuple[int, int]:
         return POOL
 
-    def device(self, device: torch.device) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def device(self, device: torch.device):
+        self.devices.append(device)
+        yield
+        self.devices.pop()
 
     @contextlib.contextmanager
     def graph(self, graph: object, pool: tuple[int, int] = (0, 0), stream: object = None, capture_error_mode: str = ""):
         assert not self.under_way, "a capture that nobody has ended"
-        self.captured_on.append(stream)
+        self.captured_on.append((*self.devices, stream))
         self.collected.append(gc.isenabled())
         self.current = stream
         self.under_way.add(pool)
         try:
             yield
-        except RuntimeError as error:
+        except Exception as error:
             if "device" not in str(error):  # a failure of Python alone does not break the capture
                 self.under_way.discard(pool)
                 raise
@@ -86,15 +91,27 @@ def fake(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Fak
     return fake
 
 
-def fails(message: str) -> None:
-    raise RuntimeError(message)
+def fails(message: str, kind: type[Exception] = RuntimeError) -> None:
+    raise kind(message)
 
 
 def test_a_capture_is_on_its_own_device_with_the_collector_at_rest(fake: FakeCuda) -> None:
     graph = CudaGraph(torch.device("cuda:1"), torch.Generator())
     assert graph.capture(lambda: "found") == "found"
-    assert fake.captured_on == ["a stream on cuda:1"]
+    assert fake.captured_on == [(torch.device("cuda:1"), "a stream on cuda:1")]
     assert fake.collected == [False] and gc.isenabled()
+
+
+def test_what_nobody_needs_is_collected_before_a_capture(fake: FakeCuda) -> None:
+    """Another graph in a cycle, say."""
+
+    class Cycle:
+        pass
+
+    cycle = Cycle()
+    cycle.itself, found = cycle, weakref.ref(cycle)
+    del cycle
+    CudaGraph(torch.device("cuda:1")).capture(lambda: found() and pytest.fail("it is still there"))
 
 
 @pytest.mark.parametrize("message", ["a wait for the device", "a mistake"])
@@ -102,7 +119,16 @@ def test_a_capture_that_fails_leaves_everything_as_it_was(fake: FakeCuda, messag
     with pytest.raises(RuntimeError, match=message):
         CudaGraph(torch.device("cuda:1")).capture(lambda: fails(message))
     assert fake.current == "the caller's stream" and not fake.under_way and gc.isenabled()
+    # torch's own generator takes eager draws again after a capture that has ended well.
+    assert len(fake.captured_on) == (2 if "device" in message else 1)
     assert CudaGraph(torch.device("cuda:1")).capture(lambda: "found") == "found"
+
+
+def test_another_error_of_a_broken_capture_is_the_capture_s(fake: FakeCuda) -> None:
+    with pytest.raises(RuntimeError, match="wraps a wait for the device"):
+        CudaGraph(torch.device("cuda:1")).capture(lambda: fails("wraps a wait for the device", ValueError))
+    with pytest.raises(ValueError, match="a mistake"):
+        CudaGraph(torch.device("cuda:1")).capture(lambda: fails("a mistake", ValueError))
 
 
 def test_a_collector_that_was_off_stays_off(fake: FakeCuda) -> None:

@@ -80,3 +80,5 @@ def test_a_copy_does_not_write_to_the_stream(tmp_path):
     other.add(1, error=2.0)
     history.close()
     assert list(History.load(tmp_path).records) == [0] and list(other.records) == [0, 1]
+    history.add(0, error=3.0)
+    assert history.continues(tmp_path, 1) and not copy.deepcopy(history).continues(tmp_path, 1)
