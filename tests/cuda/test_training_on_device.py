@@ -67,9 +67,10 @@ def test_nothing_waits_for_the_device_between_two_records() -> None:
 def test_training_lowers_the_error_as_on_the_cpu() -> None:
     device, host = trainer_of(dtype=torch.float64), trainer_of(device="cpu", dtype=torch.float64)
     for trainer in (device, host):
-        trainer.fit(400, progress=False, record_every=100)
-    losses = [sum(series[-1] for series in t.history.loss.values()) for t in (device, host)]
-    assert losses[0] == pytest.approx(losses[1], rel=0.3), "other points, the same problem"
+        trainer.fit(1000, progress=False, record_every=1000)
+    found, expected = device.history.error[-1], host.history.error[-1]
+    # Other points, the same problem: on a CPU the errors of six seeds are 0.884 to 0.899.
+    assert found == pytest.approx(expected, rel=0.05) and found < 0.95 * device.history.error[0]
 
 
 def test_resume_goes_on_with_the_same_bits(tmp_path) -> None:
