@@ -1,7 +1,10 @@
-"""The sweeps' CUDA kernels, compiled for the host once a session."""
+"""The sweeps' CUDA kernels, compiled for the host once a run, whatever the number of its processes."""
+
+import os
 
 import pytest
 import torch
+from host_build import built_once
 from sweep_library import SweepLibrary
 
 
@@ -13,4 +16,6 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> SweepLibrary:
-    return SweepLibrary(SweepLibrary.build(tmp_path_factory.mktemp("cuda_host") / "sweeps.so"))
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    return SweepLibrary(built_once(shared / "sweeps.so", SweepLibrary.build))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +37,17 @@ def compile_for_host(sources: list[Path], output: Path, *flags: str) -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_one, sources, objects))
     run(*(str(target) for target in objects), "-o", str(output))
+    return output
+
+
+def built_once(output: Path, build: Callable[[Path], Path]) -> Path:
+    """What is built by the first process that comes; others wait for it."""
+    with open(output.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = output.with_suffix(".done")
+        if not done.exists():
+            build(output)
+            done.touch()
     return output
 
 
