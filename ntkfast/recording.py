@@ -75,7 +75,9 @@ class Recording:
         if out.requires_grad and torch.is_grad_enabled():
             replay = self._replay(out, True)
             parts = replay.call(self.residual, self.points, self.columns)
-            return torch.stack([self._row(replay, j, form) for j, form in enumerate(self._same(parts, replay))], -1)
+            rows = torch.stack([self._row(replay, j, form) for j, form in enumerate(self._same(parts, replay))], -1)
+            doubt = replay.doubt()
+            return rows if doubt is None else rows + doubt[:, None]
         return self.evaluate(out)[0]
 
     def seeds(self, out: Tensor | None = None) -> list[Tensor]:
@@ -147,8 +149,11 @@ class Recording:
                 grads = torch.autograd.grad(source.sum(), leaves, retain_graph=True, allow_unused=True)
                 entries = [(c, o, g) for (c, o), g in zip(used, grads, strict=True) if g is not None]
             seeds.append(self._seed(j, entries, form))
-        rows = [self._row(replay, j, form) for j, form in enumerate(forms)]
-        return torch.stack(rows, -1).detach(), seeds
+        rows = torch.stack([self._row(replay, j, form) for j, form in enumerate(forms)], -1).detach()
+        doubt = replay.doubt()
+        if doubt is None:
+            return rows, seeds
+        return rows + doubt[:, None], [seed + doubt[:, None] for seed in seeds]
 
     def _replay(self, out: Tensor, attached: bool) -> Replay:
         expected = (self.spec.n_channels, self.points.shape[0], self.n_outputs)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ntkfast import tape
 from ntkfast.recording import record
 from ntkfast.residual import Residual
 
@@ -54,3 +55,31 @@ def test_a_second_run_that_goes_another_way_is_refused():
     state.calls = 500
     with pytest.raises(ValueError, match="whatever the values of the jet"):
         recording.rows(torch.ones(2, 3, 1, dtype=torch.float64))
+
+
+def unsteady_beyond(limit):
+    """A coefficient inside a collapsed channel that switches on values which the probe does not reach."""
+
+    def rows(u, at):
+        a = torch.where(u > limit, 2.0, 1.0) * at.x
+        return u.d(t=1) - (a * u.d(x=2) + at.y * u.d(y=2)) + u**3
+
+    return rows
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_where_a_look_would_wait_rows_and_seeds_of_other_coefficients_are_nan(monkeypatch, attached):
+    points = points_of(20)
+    residual = Residual(unsteady_beyond(10.0), COORDINATES)
+    recording = record(residual, points, 1)
+    out = torch.rand(recording.spec.n_channels, 20, 1, dtype=torch.float64)
+    expected = recording.rows(out.clone().requires_grad_(attached)), recording.seeds(out)
+    monkeypatch.setattr(tape, "_may_look", lambda *_: False)
+    found = recording.rows(out.clone().requires_grad_(attached)), recording.seeds(out)
+    assert torch.equal(found[0], expected[0]) and all(map(torch.equal, found[1], expected[1]))
+    out[0, 4] = 11.0
+    for values in (recording.rows(out.clone().requires_grad_(attached))[:, 0], recording.seeds(out)[0].sum((0, 2))):
+        assert values.isnan().nonzero().flatten().tolist() == [4]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="whatever the values of the jet"):
+        recording.rows(out)

@@ -13,6 +13,7 @@ from tape_graph import TapeGraph
 from trained_problems import PROBLEM, PROBLEMS, D
 
 import ntkfast as ntk
+from ntkfast import tape
 from ntkfast.training import capture, exponential_decay, trainer
 from ntkfast.training.iteration import Kind
 
@@ -235,6 +236,22 @@ def test_a_copy_of_the_network_is_none_of_the_graphs_business(graphs) -> None:
     kept = copy.deepcopy(net)
     made.fit(10, **FIT)
     assert not all(torch.equal(p, q) for p, q in zip(net.parameters(), kept.parameters(), strict=True))
+
+
+def test_coefficients_that_vary_inside_of_a_nonlinear_residual_are_captured(graphs, monkeypatch) -> None:
+    """Whether they are those of the first run nobody asks the device; the CPU would be asked."""
+
+    def rows(u, at):
+        return u.d(t=1) - (1 + at.x**2) * u.d(x=2) + at.t * u.d(x=1) + u**3
+
+    problem = ntk.Problem(D, {"r": ntk.Condition(D, rows, n=9)})
+    nets = network(), network()
+    trainer_of(nets[0], problem).fit(30, capture=False, **FIT)
+    monkeypatch.setattr(tape, "_may_look", lambda *_: False)
+    made = trainer_of(nets[1], problem)
+    made.fit(30, capture=True, **FIT)
+    assert made.eager_because is None and graphs.replayed > 10
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
 
 
 def test_a_trainer_that_is_dropped_frees_its_graphs_at_once(graphs) -> None:
