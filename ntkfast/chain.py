@@ -6,7 +6,7 @@ cached, so a hook, a frozen parameter or a replaced layer counts from the next c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, NoReturn
@@ -51,13 +51,6 @@ class Layer(NamedTuple):
     threshold: float = 20.0
     bias_first: bool = False  # in named_parameters()
 
-    def in_order(self) -> Iterator[tuple[str, Tensor, bool]]:
-        """Its parameters as ``named_parameters()`` has them: name, tensor, whether it is the bias."""
-        for is_bias in (self.bias_first, not self.bias_first):
-            name, p = (self.bias_name, self.bias) if is_bias else (self.weight_name, self.weight)
-            if name is not None and p is not None:
-                yield name, p, is_bias
-
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -92,9 +85,23 @@ class Chain:
         """The one device of all parameters."""
         return self.layers[0].weight.device
 
-    def parameters(self) -> dict[str, Tensor]:
-        """Return all parameters by name, frozen ones too, in the order of ``named_parameters()``."""
-        return {name: p for layer in self.layers for name, p, _ in layer.in_order()}
+    def parameters(self, selected: Sequence[tuple[bool, bool]] | None = None) -> dict[str, Tensor]:
+        """Return all parameters by name, frozen ones too, or those selected, in the order of ``named_parameters()``.
+
+        Args:
+            selected: layer by layer, whether the weight and the bias are asked for.
+        """
+        found: dict[Any, Any] = {}
+        chosen = [(True, True)] * len(self.layers) if selected is None else selected
+        for layer, (weight, bias) in zip(self.layers, chosen, strict=True):
+            bias = bias and layer.bias is not None
+            if bias and layer.bias_first:
+                found[layer.bias_name] = layer.bias
+            if weight and layer.weight_name is not None:
+                found[layer.weight_name] = layer.weight
+            if bias and not layer.bias_first:
+                found[layer.bias_name] = layer.bias
+        return found
 
 
 def chain_of(net: nn.Module) -> Chain:

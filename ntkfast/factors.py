@@ -318,12 +318,7 @@ def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
 
 def active_parameters(chain: Chain, args: ChainArgs) -> dict[str, Tensor]:
     """The parameters that the Jacobian is taken by, in the order of ``named_parameters()``."""
-    found: dict[str, Tensor] = {}
-    for layer, (weight, bias) in zip(chain.layers, args.selected, strict=True):
-        for name, p, is_bias in layer.in_order():
-            if bias if is_bias else weight:
-                found[name] = p
-    return found
+    return chain.parameters(args.selected)
 
 
 def gradients_for(where: str, parameters: Mapping[str, Tensor], out: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

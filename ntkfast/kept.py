@@ -36,7 +36,7 @@ class Kept(Generic[V]):
 
     def get(self, key: Hashable, device: torch.device, make: Callable[[], V]) -> V:
         """What was made for the key, on that device; no inference tensor, since it outlives the mode."""
-        stream, capturing = _stream(device)
+        stream, capturing = _stream(device) if device.type == "cuda" else (0, False)
         found = self._made.get((key, stream))
         if capturing:
             if found is None:
@@ -55,8 +55,6 @@ class Kept(Generic[V]):
 
 
 def _stream(device: torch.device) -> tuple[int, bool]:
-    """The current stream of a device, and whether it is captured."""
-    if device.type != "cuda":
-        return 0, False
+    """The current stream of a CUDA device, and whether it is captured."""
     with torch.cuda.device(device):
         return torch.cuda.current_stream().cuda_stream, torch.cuda.is_current_stream_capturing()

@@ -272,6 +272,8 @@ _value_layouts: Kept[Layout] = Kept(64)
 
 
 def _value_layout(outputs: tuple[int, ...], n_outputs: int, points: Tensor) -> Layout:
-    forms: list[Terms] = [{(j, ()): 1.0} for j in outputs]
-    key = outputs, n_outputs, points.shape[1], points.dtype, points.device
-    return _value_layouts.get(key, points.device, lambda: layout_of(forms, [()] * len(outputs), points, n_outputs))
+    def make() -> Layout:
+        return layout_of([{(j, ()): 1.0} for j in outputs], [()] * len(outputs), points, n_outputs)
+
+    device = points.device
+    return _value_layouts.get((outputs, n_outputs, points.shape[1], points.dtype, device), device, make)

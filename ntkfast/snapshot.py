@@ -184,7 +184,8 @@ def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:
         A, parts = group_stacks(snapshot, i, name)
         scale, shift = snapshot.args.constants[6 * i + 2 : 6 * i + 4]
         weight, bias = snapshot.args.active(i)
-        for _, _, is_bias in snapshot.chain.layers[i].in_order():
+        bias_first = snapshot.chain.layers[i].bias_first
+        for is_bias in (bias_first, not bias_first):
             if is_bias and bias:
                 columns.append(shift * torch.stack([D[0] for D in parts], 1).flatten(0, 1))
             elif weight and not is_bias:

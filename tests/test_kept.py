@@ -12,7 +12,7 @@ import torch
 from ntkfast import kept
 from ntkfast.kept import Kept
 
-CPU = torch.device("cpu")
+CUDA = torch.device("cuda")  # a name: nothing is made there
 
 
 class Device:
@@ -34,55 +34,55 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 def test_made_once_for_a_key(device: Device) -> None:
     values: Kept[int] = Kept(4)
-    assert [values.get(key, CPU, device.make) for key in "aabab"] == [1, 1, 2, 1, 2]
+    assert [values.get(key, CUDA, device.make) for key in "aabab"] == [1, 1, 2, 1, 2]
 
 
 def test_another_stream_has_its_own(device: Device) -> None:
     values: Kept[int] = Kept(4)
-    assert values.get("a", CPU, device.make) == 1
+    assert values.get("a", CUDA, device.make) == 1
     device.stream = 2
-    assert [values.get("a", CPU, device.make) for _ in range(2)] == [2, 2]
+    assert [values.get("a", CUDA, device.make) for _ in range(2)] == [2, 2]
     device.stream = 1
-    assert values.get("a", CPU, device.make) == 1
+    assert values.get("a", CUDA, device.make) == 1
 
 
 def test_a_capture_takes_what_is_there_and_leaves_nothing(device: Device) -> None:
     values: Kept[int] = Kept(4)
-    values.get("a", CPU, device.make)
+    values.get("a", CUDA, device.make)
     device.stream, device.capturing = 2, True
-    assert values.get("a", CPU, device.make) == 1
-    assert [values.get("b", CPU, device.make) for _ in range(2)] == [2, 3]
+    assert values.get("a", CUDA, device.make) == 1
+    assert [values.get("b", CUDA, device.make) for _ in range(2)] == [2, 3]
     device.capturing = False
-    assert values.get("b", CPU, device.make) == 4
+    assert values.get("b", CUDA, device.make) == 4
 
 
 def test_what_a_capture_took_stays(device: Device) -> None:
     """Its graph goes on reading it, whatever is made and forgotten meanwhile."""
     values: Kept[torch.Tensor] = Kept(1)
-    found = weakref.ref(values.get("a", CPU, lambda: torch.ones(2)))
+    found = weakref.ref(values.get("a", CUDA, lambda: torch.ones(2)))
     device.stream, device.capturing = 2, True
-    values.get("a", CPU, lambda: torch.ones(2))
+    values.get("a", CUDA, lambda: torch.ones(2))
     device.stream, device.capturing = 3, False
     for key in "abc":
-        values.get(key, CPU, lambda: torch.ones(2))
+        values.get(key, CUDA, lambda: torch.ones(2))
     assert found() is not None
 
 
 def test_copies_are_empty(device: Device) -> None:
     values: Kept[int] = Kept(4)
-    values.get("a", CPU, device.make)
+    values.get("a", CUDA, device.make)
     for copied in (copy.deepcopy(values), pickle.loads(pickle.dumps(values))):
-        assert len(copied) == 0 and copied.get("a", CPU, lambda: 7) == 7
+        assert len(copied) == 0 and copied.get("a", CUDA, lambda: 7) == 7
 
 
 def test_no_more_than_so_many(device: Device) -> None:
     values: Kept[int] = Kept(3)
     for key in range(10):
-        values.get(key, CPU, device.make)
+        values.get(key, CUDA, device.make)
         assert len(values) <= 3
 
 
 def test_no_inference_tensors() -> None:
     values: Kept[torch.Tensor] = Kept(4)
     with torch.inference_mode():
-        assert not values.get("a", CPU, lambda: torch.ones(2)).is_inference()
+        assert not values.get("a", torch.device("cpu"), lambda: torch.ones(2)).is_inference()
