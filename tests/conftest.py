@@ -17,7 +17,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the whole suite in several processes; a part of it, benchmarks, and tests on a GPU, in one."""
     option, whole = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
     parts = ("keyword", "markexpr", "usepdb", "collectonly", "benchmark_only", "benchmark_enable")
-    if not whole or torch.cuda.is_available() or any(getattr(option, name, None) for name in parts):
+    if hasattr(config, "workerinput") or not whole or torch.cuda.is_available():
+        return
+    if any(getattr(option, name, None) for name in parts):
         return
     if getattr(option, "numprocesses", 1) is None:  # it is there, and the caller has not said how many
         option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
