@@ -338,12 +338,20 @@ def _check_tied(spans: list[_Span]) -> None:
 
 
 def _columns_apart(p: Tensor, q: Tensor) -> bool:
-    """Whether p and q, which begins later, are blocks of one matrix that have no column in common."""
-    if p.ndim != 2 or p.stride() != q.stride() or p.stride(1) != 1:
+    """Whether p and q, which begins later, are blocks or columns of one matrix that have no column in common."""
+    row, width = _block(p)
+    other_row, other_width = _block(q)
+    if row != other_row or row == 0:
         return False
-    row = p.stride(0)
     first = (q.data_ptr() - p.data_ptr()) // p.element_size() % row
-    return p.shape[1] <= first and first + q.shape[1] <= row
+    return width <= first and first + other_width <= row
+
+
+def _block(p: Tensor) -> tuple[int, int]:
+    """From one row to the next, and the width of a block of columns; (0, 0) for what is none."""
+    if p.ndim == 1:
+        return p.stride(0), 1
+    return (p.stride(0), p.shape[1]) if p.stride(1) == 1 else (0, 0)
 
 
 def _check_standardize(name: str, module: Standardize, weight: Tensor) -> None:

@@ -40,7 +40,7 @@ class Kept(Generic[V]):
         found = self._made.get((key, stream))
         if capturing:
             if found is None:
-                found = next((made for (known, _), made in self._made.items() if known == key), None)
+                found = next((made for (known, _), made in list(self._made.items()) if known == key), None)
             if found is not None:
                 self._lent[id(found)] = found
         if found is not None:

@@ -127,8 +127,10 @@ class Recording:
         """The recording of the same residual on the points start … stop − 1 alone, from a run of its own."""
         aligned = {name: c[start:stop] for name, c in self.residual.aligned(len(self.points)).items()}
         columns = {name: column[start:stop] for name, column in self.columns.items()}
+        bound = self.residual.bind(**aligned)
+        bound._probed = self.residual._probed
         try:
-            return _survey(self.residual.bind(**aligned), self.points[start:stop], columns)
+            return _survey(bound, self.points[start:stop], columns)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"residual {self.residual.name}: expected a function that runs on some of its points, as a memory "

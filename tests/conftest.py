@@ -10,18 +10,21 @@ import torch
 from cases import CASES, Case, Problem
 
 MOST_PROCESSES = 8  # each imports torch
+# Options that choose a part of the suite, measure, or talk to whoever started it.
+ALONE = ("keyword", "markexpr", "deselect", "lf", "failedfirst", "stepwise", "usepdb", "trace", "collectonly")
+ALONE += ("benchmark_only", "benchmark_enable")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in several processes; a part of it, benchmarks, and tests on a GPU, in one."""
+    """Run the whole suite in several processes; what chooses a part of it, measures or waits for a key, in one."""
     option, whole = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    parts = ("keyword", "markexpr", "usepdb", "collectonly", "benchmark_only", "benchmark_enable")
-    if hasattr(config, "workerinput") or not whole or torch.cuda.is_available():
+    if hasattr(config, "workerinput") or not whole or torch.cuda.is_available() or option.capture == "no":
         return
-    if any(getattr(option, name, None) for name in parts):
+    if any(getattr(option, name, None) for name in ALONE):
         return
-    if getattr(option, "numprocesses", 1) is None:  # it is there, and the caller has not said how many
+    # Where pytest-xdist is there, and the caller has not said how.
+    if getattr(option, "numprocesses", 1) is None and option.dist == "no" and not option.tx:
         option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         option.dist = "worksteal"
 

@@ -371,3 +371,21 @@ def test_blocks_of_columns_of_one_matrix_are_tied_where_they_meet(first):
     else:
         with pytest.raises(ValueError, match="no tied weights"):
             chain_of(net)
+
+
+def test_a_layer_may_be_cut_from_one_matrix():
+    affine = torch.randn(10, 6, dtype=torch.float64)
+    net = nn.Sequential(nn.Linear(5, 10)).double()
+    net[0].weight, net[0].bias = nn.Parameter(affine[:, :5]), nn.Parameter(affine[:, 5])
+    chain_of(net)
+    net[0].bias = nn.Parameter(affine[:, 4])
+    with pytest.raises(ValueError, match="no tied weights"):
+        chain_of(net)
+
+
+def test_an_expanded_weight_in_two_layers_is_tied():
+    weight = nn.Parameter(torch.zeros(1, 8, dtype=torch.float64).expand(8, 8))
+    net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Tanh(), nn.Linear(8, 8, bias=False)).double()
+    net[0].weight = net[2].weight = weight
+    with pytest.raises(ValueError, match="no tied weights"):
+        chain_of(net)

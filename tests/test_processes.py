@@ -18,7 +18,7 @@ def processes(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     def asked_for(source=SOURCES.TESTPATHS, more=None, **options):
-        option = SimpleNamespace(**{"numprocesses": None, "dist": "no", **options})
+        option = SimpleNamespace(**{"numprocesses": None, "dist": "no", "tx": [], "capture": "fd", **options})
         suite.pytest_cmdline_main(SimpleNamespace(option=option, args_source=source, **(more or {})))
         return option.numprocesses
 
@@ -30,11 +30,14 @@ def test_the_whole_suite_runs_in_several(processes):
     assert processes(numprocesses=3) == 3 and processes(numprocesses=0) == 0
 
 
-@pytest.mark.parametrize(
-    "option", [{"keyword": "gram"}, {"markexpr": "gpu"}, {"benchmark_only": True}, {"usepdb": True}]
-)
+@pytest.mark.parametrize("option", ["keyword", "deselect", "lf", "trace", "collectonly", "benchmark_only"])
 def test_a_part_of_it_runs_in_one(processes, option):
-    assert processes(**option) is None and processes(SOURCES.ARGS) is None
+    assert processes(**{option: "gram"}) is None and processes(SOURCES.ARGS) is None
+
+
+@pytest.mark.parametrize("option", [{"capture": "no"}, {"dist": "loadfile"}, {"tx": ["popen"]}])
+def test_what_the_caller_asks_for_counts(processes, option):
+    assert processes(**option) is None
 
 
 def test_a_process_of_a_run_starts_no_others(processes):

@@ -38,7 +38,7 @@ class Box:
             if not (isinstance(interval, Sequence) and len(interval) == 2):
                 raise ValueError(f"Box: expected {name}=(low, high), got {name}={interval!r}")
             low, high = (float(end) for end in interval)
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            if not (math.isfinite(high - low) and low < high):
                 raise ValueError(f"Box: expected finite {name}=(low, high), low < high, got {name}={tuple(interval)}")
         self.names: tuple[str, ...] = tuple(intervals)
         self.low: tuple[float, ...] = tuple(float(interval[0]) for interval in intervals.values())
@@ -134,7 +134,7 @@ class Box:
             low, high = (
                 torch.tensor(ends, dtype=torch.float64, device="cpu").to(dtype) for ends in (self.low, self.high)
             )
-            # Of the rounded ends: from that of the true ones rounding would lead out of the box.
+            # Between the rounded ends, which rounding does not leave then: U · width < high − low.
             width = (high.double() - low.double()).to(dtype)
             return low.to(device), width.to(device)
 

@@ -61,7 +61,7 @@ def host_state(optimizer: torch.optim.Optimizer) -> str | None:
         if not isinstance(group["lr"], torch.Tensor):
             return f"{name} keeps its learning rate on the host: make it with lr=torch.tensor(…) on the device"
         for key, setting in group.items():
-            for value in () if key == "params" else setting if isinstance(setting, tuple | list) else (setting,):
+            for value in setting if isinstance(setting, tuple | list) else (setting,):
                 if isinstance(value, torch.Tensor) and devices and value.device not in devices:
                     return f"{name} keeps its {key} on {value.device}: make it on the device of the parameters"
     return None

@@ -139,6 +139,17 @@ def test_few_points(empty: int, dtype: torch.dtype) -> None:
         close(call(there, x.cuda(), wave), call(net, x, wave), dtype)
 
 
+def test_a_factor_that_switches_beyond_the_trial_gives_nan() -> None:
+    residual = ntk.residual("t", "x")(lambda u: torch.where(u > 10, 2.0, 1.0) * (u.d(x=2) + u.d(t=2)) + u**3)
+    net, x = randomized(mlp(nn.Tanh)).cuda(), uniform(30).cuda()
+    assert ntk.diag(net, x, residual).isfinite().all()
+    with torch.no_grad():
+        net[-1].bias.add_(100)
+    assert ntk.diag(net, x, residual).isnan().all()
+    with pytest.raises(ValueError, match="whatever the values of the jet"):
+        ntk.diag(net.cpu(), x.cpu(), residual)
+
+
 def refusal(call: Callable[[], object], message: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=message):
         call()

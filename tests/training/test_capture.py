@@ -273,6 +273,9 @@ def test_a_learning_rate_on_another_device_is_not_captured() -> None:
     optimizer = capturable(network())
     optimizer.param_groups[0]["lr"] = torch.empty((), device="meta")  # a fused Adam on a GPU takes one on the host
     assert str(capture.host_state(optimizer)).startswith("Adam keeps its lr on meta: make it on the device")
+    optimizer = capturable(network())
+    optimizer.param_groups[0]["betas"] = (0.9, torch.empty((), device="meta"))
+    assert str(capture.host_state(optimizer)).startswith("Adam keeps its betas on meta")
 
 
 def test_the_watch_sets_the_mode_of_torch_and_puts_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
