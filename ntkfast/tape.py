@@ -224,7 +224,7 @@ class Replay(Run):
         """The sentence for a second run that goes another way than the first."""
         return (
             f"residual {self.name}: expected the same derivatives and coefficients whatever the values of the jet, "
-            f"got others; write a factor that switches on values as torch.where(condition, a, b)"
+            f"got others; where derivatives switch on values, put them inside: torch.where(condition, a, b)"
         )
 
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from ntkfast import tape
+from ntkfast.check import check
+from ntkfast.networks import MLP
 from ntkfast.recording import record
 from ntkfast.residual import Residual
 
@@ -22,6 +24,11 @@ REFUSED = {
     "captured source": (lambda u, at: u - PARAMETER * at.x, ValueError, "captured tensor of shape"),
     "captured inside": (lambda u: torch.sin(PARAMETER * u), ValueError, "captured tensor of shape"),
     "switch in an operator": (lambda u: (u > 0.7) * (u.d(t=1) + u.d(y=1)), ValueError, "torch.where"),
+    "switch around a Laplacian": (
+        lambda u: torch.where(u > 0.7, 2.0, 1.0) * u.laplacian("t", "x") + u**3,
+        ValueError,
+        r"put them inside: torch\.where",
+    ),
     "derivative of a product": (lambda u: (u * u).d(x=1), ValueError, "got a product or a function"),
     "Laplacian of a function": (lambda u: torch.sin(u).laplacian("x"), ValueError, "got a product or a function"),
     "number": (lambda u: 0.0, TypeError, r"shape \(100,\) or a dict of them, got float"),
@@ -83,3 +90,13 @@ def test_where_a_look_would_wait_rows_and_seeds_of_other_coefficients_are_nan(mo
     monkeypatch.undo()
     with pytest.raises(ValueError, match="whatever the values of the jet"):
         recording.rows(out)
+
+
+def test_derivatives_may_switch_inside_of_where():
+    """What the refusal of a factor that switches advises."""
+
+    def rows(u):
+        laplacian = u.laplacian("t", "x")
+        return torch.where(u > 0.1, 2 * laplacian, laplacian)
+
+    assert check(MLP([3, 8, 1], dtype=torch.float64), points_of(30), Residual(rows, COORDINATES)).passed
