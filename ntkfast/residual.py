@@ -206,9 +206,9 @@ def residual(*coordinates: str, outputs: Sequence[str] | None = None) -> Callabl
     - Every other one is a coefficient: a default, or a number or tensor given by ``bind``.
 
     It returns one number per point, or a dict of them by component: then a point has several rows. What switches on
-    values is written as ``torch.where(u > 0, a, b)`` with the derivatives in a and b; a factor of them may not switch. That is
-    refused, on a GPU only where a trial on random values meets it: beyond that the host would have to wait, and rows
-    become NaN.
+    values is written as ``torch.where(u > 0, a, b)`` with the derivatives in a and b; a factor of them may not switch.
+    That is refused, on a GPU only where a trial on random values meets it: beyond that the host would have to wait, and
+    rows become NaN.
 
     Args:
         *coordinates: names of the input columns, in order.
