@@ -196,7 +196,16 @@ def gemm(a: Tensor, b: Tensor, out: Tensor) -> None:
 
 
 def _writes_in_place(*args: object) -> None:
-    """The fake rule of every operator here: outputs are the caller's, shapes are known."""
+    """The fake rule of every operator here: outputs are the caller's, shapes are known.
+
+    Raises:
+        RuntimeError: a meta tensor among others, whose work would be left undone without a word.
+    """
+    devices = {
+        str(x.device) for part in args for x in (part if isinstance(part, list) else [part]) if isinstance(x, Tensor)
+    }
+    if len(devices) > 1:
+        raise RuntimeError(f"ntkfast: expected tensors on one device, got some on {' and '.join(sorted(devices))}.")
 
 
 _ACTIVATION = ("activation_forward", "activation_backward")

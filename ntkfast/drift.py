@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,8 +68,8 @@ def kernel_drift(
     budget = parse_memory(memory) or FACTOR_BYTES
     change = size = 0.0
     for now, then, weight in _tiles(sides, budget):
-        change += weight * float((now - then).square().sum())
-        size += weight * float(then.square().sum())
+        change = math.hypot(change, math.sqrt(weight) * _norm(now - then))
+        size = math.hypot(size, math.sqrt(weight) * _norm(then))
     return _relative(change, size)
 
 
@@ -101,15 +102,23 @@ def parameter_drift(net: nn.Module, start: nn.Module) -> Tensor:
     shapes = [{name: tuple(p.shape) for name, p in side.items()} for side in (now, then)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"parameter_drift: expected parameters of the same shapes, got {shapes[0]} and {shapes[1]}")
-    change = sum(float((p.detach().double() - then[name].detach().double()).square().sum()) for name, p in now.items())
-    size = sum(float(p.detach().double().square().sum()) for p in then.values())
+    change = math.hypot(*(_norm(p.detach().double() - then[name].detach().double()) for name, p in now.items()))
+    size = math.hypot(*(_norm(p.detach().double()) for p in then.values()))
     return _relative(change, size)
+
+
+def _norm(x: Tensor) -> float:
+    """‖x‖₂ of any shape, also where the squares of its numbers are beyond the smallest or the largest one."""
+    largest = float(x.abs().max()) if x.numel() else 0.0
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    return largest * math.sqrt(float((x / largest).square().sum()))
 
 
 def _relative(change: float, size: float) -> Tensor:
     # NaN passes.
     both = torch.tensor([change, size], dtype=torch.float64, device="cpu")
-    return (both[0] / both[1]).sqrt() if change != 0 else torch.zeros_like(both[0])
+    return both[0] / both[1] if change != 0 else torch.zeros_like(both[0])
 
 
 def _alike(net: nn.Module, start: nn.Module) -> nn.Module:

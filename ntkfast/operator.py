@@ -148,7 +148,9 @@ class NTKOperator:
             values, vectors = values[chosen].flip(0), vectors[:, chosen].flip(1)
         else:
             values, vectors = self._lanczos(k)
-        return values.to(self._dtype), vectors.to(self._dtype)
+        values = values.to(self._dtype)
+        check_kernel("NTKOperator.eigsh", values)
+        return values, vectors.to(self._dtype)
 
     def to_scipy(self) -> LinearOperator:
         """Return the operator as a ``scipy.sparse.linalg.LinearOperator`` of numpy's type for ``dtype``."""
@@ -167,9 +169,16 @@ class NTKOperator:
 
     def _lanczos(self, k: int) -> tuple[Tensor, Tensor]:
         import numpy as np
-        from scipy.sparse.linalg import eigsh
+        from scipy.sparse.linalg import LinearOperator, eigsh
 
-        operator = self.to_scipy()
+        whole = self.to_scipy()
+
+        def product(v: Any) -> Any:
+            found = whole.matvec(v)
+            check_kernel("NTKOperator.eigsh", torch.from_numpy(found))  # entries may be finite and their sums not
+            return found
+
+        operator = LinearOperator(shape=self.shape, dtype=whole.dtype, matvec=product)  # type: ignore[call-arg]
         start = np.random.default_rng(0).standard_normal(self._n).astype(operator.dtype)
         values, vectors = eigsh(operator, k=k, which="LA", v0=start)
         order = np.argsort(values)[::-1].copy()

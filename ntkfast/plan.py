@@ -164,7 +164,9 @@ def _alone(points: Any, residual: Any) -> Residual | None:
             )
         return points
     if isinstance(points, Mapping):
-        as_groups(points, value)  # refuses groups that are no pairs
+        for name, (x, _) in as_groups(points, value)[0].items():  # refuses groups that are no pairs
+            if not isinstance(getattr(x, "xy", x), Tensor):
+                raise TypeError(f"plan: expected points of group {name!r} as a tensor, got {type(x).__name__}")
     elif not isinstance(getattr(points, "xy", points), Tensor):
         raise TypeError(f"plan: expected points, a dict of groups or a residual, got {type(points).__name__}")
     return None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .ticks import grouped, plain_within_a_decade, powers, thousands
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -68,8 +70,16 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def _panels(columns: int, height: float, **options: Any) -> tuple[Figure, Sequence[Any]]:
     from matplotlib.figure import Figure
 
+    if columns == 0:
+        raise ValueError("expected at least one curve to draw, got none")
     figure = Figure(figsize=(WIDTH if columns > 1 else 0.62 * WIDTH, height))
     return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def _legend(figure: Figure, axes: Sequence[Any], columns: int | None = None, **options: Any) -> None:
+    """One legend below all panels, with every label of theirs once."""
+    found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found, loc="outside lower center", ncols=columns or len(found), **options)
 
 
 def color_of(k: int) -> str:
@@ -86,14 +96,11 @@ def symbol(group: str) -> str:
         ('u_{t}', '\\mathrm{continuity}')
     """
     if not group.isalnum():
-        return rf"\text{{{re.sub('[{}$]', _escaped, group)}}}"
+        escaped = re.sub("[{}$]", r"\\\g<0>", group)
+        return rf"\text{{{escaped}}}"
     if not (group.isalpha() and len(group) <= 3):
         return rf"\mathrm{{{group}}}"
     return group if len(group) == 1 else f"{group[0]}_{{{group[1:]}}}"
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return "\\" + found[0]
 
 
 def _points_of(curve: Curve) -> tuple[ArrayLike, ArrayLike]:
@@ -120,9 +127,9 @@ def losses(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
                 axis.semilogy(iterations, values, color=color_of(k), linewidth=0.5, alpha=0.3)
                 axis.semilogy(iterations, _smooth(values), color=color_of(k), linestyle=DASHES[k % 2], label=label)
         axis.set(title=rf"$\mathcal{{L}}_{{{symbol(group)}}}$", xlabel="iteration")
-        _thousands(axis)
+        thousands(axis)
     axes[0].set_ylabel("unweighted loss")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+    _legend(figure, axes, len(runs))
     return figure
 
 
@@ -144,10 +151,10 @@ def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
             style = {"color": color_of(k), "linestyle": DASHES[k % 2], "label": label if i == 0 else None}
             axis.semilogy(*_points_of(curve), **style)
     axis.set(xlabel="iteration", ylabel=r"relative $L^2$ error")
-    _plain_within_a_decade(
+    plain_within_a_decade(
         axis, [np.asarray(_points_of(curve)[1], float) for curves in runs.values() for curve in curves]
     )
-    _thousands(axis)
+    thousands(axis)
     figure.legend(loc="outside lower center", ncols=len(runs))
     return figure
 
@@ -166,7 +173,7 @@ def weights(curves: Mapping[str, Curve]) -> Figure:
     for k, (group, curve) in enumerate(curves.items()):
         axis.semilogy(*_points_of(curve), color=color_of(k), label=rf"$\lambda_{{{symbol(group)}}}$")
     axis.set(xlabel="iteration", ylabel="loss weight")
-    _thousands(axis)
+    thousands(axis)
     figure.legend(loc="outside lower center", ncols=len(curves))
     return figure
 
@@ -188,17 +195,20 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
     figure, axes = _panels(len(spectrum), 2.5)
+    iterations = sorted({iteration for by_iteration in spectrum.values() for iteration in by_iteration})
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(iterations)))
+    widths = np.linspace(2.6, 0.9, len(iterations))  # where curves coincide, the earlier ones still show
     for axis, (group, by_iteration) in zip(axes, spectrum.items(), strict=True):
         most = 0
-        shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(by_iteration)))
-        widths = np.linspace(2.6, 0.9, len(by_iteration))  # where curves coincide, the earlier ones still show
-        curves = zip(shades, widths, sorted(by_iteration.items()), strict=True)
-        for shade, width, (iteration, eigenvalues) in curves:
-            values = np.asarray(eigenvalues)
+        for shade, width, iteration in zip(shades, widths, iterations, strict=True):
+            if iteration not in by_iteration:
+                continue
+            values = np.asarray(by_iteration[iteration])
+            values = values[np.isfinite(values)]
             values = values[values > len(values) * np.finfo(np.float64).eps * values.max(initial=0.0)]
             most = max(most, len(values))
             marker = "." if len(values) < 10 else None
-            style = {"color": shade, "linewidth": width, "marker": marker, "label": _grouped(iteration)}
+            style = {"color": shade, "linewidth": width, "marker": marker, "label": grouped(iteration)}
             axis.loglog(np.arange(1, len(values) + 1), values, **style)
         name = rf"K_{{{symbol(group)}}}" if group else "K"
         axis.set(title=rf"eigenvalues of ${name}$", xlabel="index")
@@ -208,8 +218,7 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
         else:
             axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("eigenvalue")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="iteration", loc="outside lower center", ncols=len(labels))
+    _legend(figure, axes, title="iteration")
     return figure
 
 
@@ -227,7 +236,7 @@ def drifts(curves: Mapping[str, Curve]) -> Figure:
     for k, (axis, (label, curve)) in enumerate(zip(axes, curves.items(), strict=True)):
         axis.plot(*_points_of(curve), color=color_of(k))
         axis.set(title=label, xlabel="iteration", ylim=(0, None))
-        _thousands(axis)
+        thousands(axis)
     return figure
 
 
@@ -244,13 +253,14 @@ def modes(iterations: ArrayLike, measured: Mapping[str, ArrayLike], predicted: M
         The figure.
     """
     figure, axes = _panels(len(measured), 2.1, sharex=True, sharey=True)
-    most = max(float(np.asarray(values).max()) for values in measured.values())
+    everything = np.concatenate([np.asarray(values, dtype=float) for values in measured.values()])
+    most = everything[np.isfinite(everything)].max(initial=1e-300)
     for axis, (label, values) in zip(axes, measured.items(), strict=True):
         axis.loglog(iterations, values, color=COLORS[0], label="measured")
         axis.loglog(iterations, predicted[label], color=COLORS[1], linestyle="--", label="frozen kernel")
         axis.set(title=label, xlabel="iteration", ylim=(1e-10 * most, 10 * most))
     axes[0].set_ylabel("squared error\nalong the mode")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    _legend(figure, axes)
     return figure
 
 
@@ -273,7 +283,7 @@ def profiles(x: ArrayLike, panels: Mapping[str, Mapping[str, ArrayLike]]) -> Fig
             else:
                 axis.plot(x, values, color=color_of(k - 1), linestyle=DASHES[(k - 1) % 2], label=label)
         axis.set(title=title, xlabel="$x$")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    _legend(figure, axes, 4)
     return figure
 
 
@@ -305,7 +315,7 @@ def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> 
         axis.set(title=title, xlabel="$t$")
         axis.grid(False)
         axis.locator_params(nbins=2)
-        figure.colorbar(image, ax=axis, location="bottom", shrink=0.9, ticks=MaxNLocator(3), format=_powers())
+        figure.colorbar(image, ax=axis, location="bottom", shrink=0.9, ticks=MaxNLocator(3), format=powers())
     axes[0].set_ylabel("$x$")
     return figure
 
@@ -330,7 +340,7 @@ def slices(x: ArrayLike, times: Sequence[float], exact: ArrayLike, predictions: 
             axis.plot(x, np.asarray(predicted)[i], color=color_of(k), linestyle=DASHES[k % 2], label=label)
         axis.set(title=f"$t = {time:.2f}$", xlabel="$x$")
     axes[0].set_ylabel("$u(t, x)$")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(predictions))
+    _legend(figure, axes)
     return figure
 
 
@@ -338,11 +348,13 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the house style; the ending of the path settles the format.
 
     Raises:
-        ValueError: if the folder does not exist or cannot be written.
+        ValueError: if the folder does not exist or cannot be written, or the ending is that of no format.
     """
     import matplotlib
 
     path = Path(path)
+    if path.suffix[1:].lower() not in (known := figure.canvas.get_supported_filetypes()):
+        raise ValueError(f"expected a path that ends in one of {', '.join('.' + e for e in known)}, got {str(path)!r}")
     try:
         with matplotlib.rc_context(STYLE):  # the fonts of formulas are looked up only now
             figure.savefig(path)
@@ -354,40 +366,9 @@ def save(figure: Figure, path: str | Path) -> Path:
 def _smooth(values: ArrayLike) -> np.ndarray:
     """Running geometric mean over a fiftieth of the curve; at the ends over as much of that as there is."""
     logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-300))
-    reach = len(logs) // 100
-    sums = np.concatenate([[0.0], np.cumsum(logs)])
+    reach, known = len(logs) // 100, np.isfinite(logs)
+    sums, counts = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(known, logs, 0.0), known))
     low = np.maximum(np.arange(len(logs)) - reach, 0)
     high = np.minimum(np.arange(len(logs)) + reach + 1, len(logs))
-    return np.exp((sums[high] - sums[low]) / (high - low))
-
-
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", "\u2009")
-
-
-def _powers() -> Any:
-    """Labels as short numbers, with a common power of ten where they are small or large."""
-    from matplotlib.ticker import ScalarFormatter
-
-    formatter = ScalarFormatter(useMathText=True)
-    formatter.set_powerlimits((-2, 3))
-    return formatter
-
-
-def _plain_within_a_decade(axis: Any, curves: Sequence[np.ndarray]) -> None:
-    """Powers of ten leave such an axis without labels and without a horizontal grid."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
-
-    values = np.concatenate([*curves, np.empty(0)])
-    values = values[np.isfinite(values) & (values > 0)]
-    if len(values) and values.max() < 10 * values.min():
-        axis.yaxis.set_major_locator(MaxNLocator(5))
-        axis.yaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
-
-
-def _thousands(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda k, _: _grouped(int(k))))
+    with np.errstate(invalid="ignore"):  # NaN where nothing near is a number
+        return np.exp((sums[high] - sums[low]) / (counts[high] - counts[low]))

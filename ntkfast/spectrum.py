@@ -109,10 +109,10 @@ def effective_rank(eigenvalues: Tensor) -> float:
     """
     _check_eigenvalues("effective_rank", eigenvalues)
     positive = eigenvalues.detach().double().clamp(min=0)
-    total = positive.sum()
-    if not total > 0:
+    if not positive.max() > 0:
         raise ValueError("effective_rank: expected at least one positive eigenvalue, got none")
-    p = positive / total
+    positive = positive / positive.max()  # their sum may be beyond the largest number
+    p = positive / positive.sum()
     return float(torch.special.entr(p).sum().exp())
 
 
@@ -146,14 +146,17 @@ def mode_decay(eigenvalues: Tensor, lr: float, steps: float | Tensor) -> Tensor:
     """
     _check_eigenvalues("mode_decay", eigenvalues)
     time = torch.as_tensor(steps, dtype=torch.float64, device=eigenvalues.device)
-    if lr < 0 or bool((time < 0).any()):
+    if not lr >= 0 or not bool((time >= 0).all()):
         raise ValueError(f"mode_decay: expected lr and steps of at least 0, got lr={lr} and steps={steps}")
-    return torch.exp(-2.0 * lr * time[..., None] * eigenvalues.detach().double())
+    rates = -2.0 * lr * eigenvalues.detach().double()
+    return torch.exp(torch.where(rates == 0, 0.0, time[..., None] * rates))  # infinite time leaves a null mode alone
 
 
 def _check_eigenvalues(name: str, eigenvalues: object) -> None:
     if not isinstance(eigenvalues, Tensor):
         raise TypeError(f"{name}: expected a tensor of eigenvalues, got {type(eigenvalues).__name__}")
+    if eigenvalues.is_complex():
+        raise TypeError(f"{name}: expected real eigenvalues, got {eigenvalues.dtype}")
     if eigenvalues.ndim != 1 or eigenvalues.numel() == 0:
         raise ValueError(f"{name}: expected eigenvalues of shape (N,) with N ≥ 1, got {tuple(eigenvalues.shape)}")
     if not bool(eigenvalues.isfinite().all()):

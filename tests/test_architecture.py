@@ -29,6 +29,7 @@ STAGES = (
     ("check", "drift"),
     ("problems",),
     ("training",),
+    ("ticks",),
     ("plots",),
 )
 RANK = {name: rank for rank, stage in enumerate(STAGES) for name in stage}

@@ -85,3 +85,15 @@ def test_a_start_at_zero_is_infinitely_far_away():
         for p in start.parameters():
             p.zero_()
     assert kernel_drift(net, start, torch.rand(5, 2)) == parameter_drift(net, start) == float("inf")
+
+
+@pytest.mark.parametrize("scale", [1e-85, 1.0, 1e80])
+def test_squares_beyond_the_numbers_there_are_change_nothing(nets, scale):
+    net, start, x = nets[0], nets[1], torch.rand(20, 2, dtype=torch.float64)
+    scaled = ntk.residual("t", "x")(lambda u: scale * u)
+    expected = kernel_drift(net, start, x, ntk.value)
+    assert kernel_drift(net, start, x, scaled) == pytest.approx(expected.item(), rel=1e-10)
+    for network in (pair := [copy.deepcopy(n) for n in (net, start)]):
+        for p in network.parameters():
+            p.data.mul_(scale**2)
+    assert parameter_drift(*pair) == pytest.approx(parameter_drift(net, start).item(), rel=1e-10)

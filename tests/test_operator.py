@@ -179,3 +179,13 @@ def test_a_kernel_that_is_zero_has_zero_eigenvalues():
 def test_no_groups_make_an_operator_of_no_rows():
     K = NTKOperator(MLP([2, 4, 1]), {})
     assert (K.shape, K.trace().item(), K.diag().shape, K.to_dense().shape) == ((0, 0), 0.0, (0,), (0, 0))
+
+
+@pytest.mark.parametrize(("n", "scale"), [(60, 1.2e18), (600, 5e17)], ids=["dense", "lanczos"])
+def test_eigenvalues_beyond_the_largest_number_are_refused(n, scale):
+    """Every entry of K is finite, and its products with vectors are not."""
+    torch.manual_seed(0)
+    K = NTKOperator(MLP([2, 16, 16, 1]), torch.rand(n, 2), residual("t", "x")(lambda u: scale * u))
+    assert K.to_dense().isfinite().all()
+    with pytest.raises(ValueError, match="eigsh: expected a finite kernel, got "):
+        K.eigsh(3)

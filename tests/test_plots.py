@@ -166,3 +166,35 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path):
 
 def test_there_may_be_more_curves_than_colors():
     plots.weights({f"g{i}": ([0, 1], [1.0, 2.0]) for i in range(9)})
+
+
+def test_the_legend_names_the_curves_of_all_panels():
+    figure = plots.losses({"a": {"u": CURVE}, "b": {"r": CURVE}})
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
+    figure = plots.spectra({"u": {0: [2.0, 1.0]}, "r": {0: [3.0, 1.0], 100: [2.0, 1.0]}})
+    assert [text.get_text() for text in figure.legends[0].texts] == ["0", "100"]
+    u, r = figure.axes[0].lines[0], figure.axes[1].lines[0]
+    assert np.array_equal(u.get_color(), r.get_color()), "an iteration has one colour"
+
+
+def test_what_is_no_number_leaves_the_rest_as_it_is():
+    values = np.full(300, 2.0)
+    values[7] = np.nan
+    smooth = plots.losses({"a": {"u": (np.arange(300), values)}}).axes[0].lines[1].get_ydata()
+    assert np.allclose(smooth, 2)
+    figure = plots.spectra({"u": {0: [4.0, np.nan, 1.0]}})
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [4, 1]
+    assert plots.modes([1, 10], {"1": [1.0, np.nan]}, {"1": [1.0, 0.5]}).axes[0].get_ylim() == (1e-10, 10)
+
+
+@pytest.mark.parametrize("draw", [plots.losses, plots.spectra, plots.drifts])
+def test_nothing_to_draw_is_refused(draw):
+    with pytest.raises(ValueError, match="expected at least one curve to draw, got none"):
+        draw({})
+
+
+@pytest.mark.parametrize("name", ["b", "lambda-0.5", "."])
+def test_a_path_without_the_ending_of_a_format_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"expected a path that ends in one of .*\.png"):
+        plots.save(plots.errors({"a": [CURVE]}), tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -136,3 +136,14 @@ def test_a_kernel_that_is_not_finite_has_no_spectrum(bad, word):
         next(net.parameters()).fill_(bad)
     with pytest.raises(ValueError, match=f"spectrum: expected a finite kernel, got {word}"):
         spectrum(net, torch.rand(4, 2, dtype=torch.float64))
+
+
+def test_numbers_near_the_largest_have_a_rank_and_null_modes_never_decay():
+    assert effective_rank(torch.full((3,), 1e308, dtype=torch.float64)) == pytest.approx(3, rel=1e-12)
+    assert mode_decay(torch.tensor([1.0, 0.0]), 0.1, math.inf).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="at least 0, got lr=nan"):
+        mode_decay(torch.ones(2), math.nan, 1.0)
+    with pytest.raises(ValueError, match="at least 0"):
+        mode_decay(torch.ones(2), 0.1, math.nan)
+    with pytest.raises(TypeError, match="expected real eigenvalues, got torch.complex128"):
+        effective_rank(torch.ones(2, dtype=torch.complex128))

@@ -48,14 +48,14 @@ void check_place(const char* op, const Tensor& tensor, const char* name, ScalarT
                   device_text(tensor), ".");
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, op, ": expected ", name, " in ", dtype_text(dtype), ", got ",
                   dtype_text(tensor.scalar_type()), ".");
+  STD_TORCH_CHECK(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, op, ": expected ", name,
+                  " with memory, got one whose storage was freed.");
 }
 
 void check_plain(const char* op, const Tensor& tensor, const char* name, ScalarType dtype, const Tensor& like) {
   check_place(op, tensor, name, dtype, like);
   STD_TORCH_CHECK(tensor.is_contiguous(), op, ": expected ", name, " contiguous, got shape ", shape_text(tensor),
                   " with gaps.");
-  STD_TORCH_CHECK(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, op, ": expected ", name,
-                  " with memory, got one whose storage was freed.");
 }
 
 void check_shape(const char* op, const Tensor& tensor, const char* name, const Ints& shape) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -180,7 +181,7 @@ class History:
             if line.endswith("\n"):
                 try:
                     record = json.loads(line)
-                    history.add(record.pop("iteration"), **record)
+                    history.add(operator.index(record.pop("iteration")), **record)
                 except (ValueError, AttributeError, KeyError, TypeError) as error:
                     raise ValueError(f"History.load: expected a record a line in {path}, got {line[:60]!r}") from error
         return history

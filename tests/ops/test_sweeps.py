@@ -127,3 +127,18 @@ def test_gemm_refuses_what_does_not_fit() -> None:
         _ops.gemm(a, a, torch.empty(3, 4))
     with pytest.raises(RuntimeError, match=r"expected out \(3, 3\), got \(3, 4\)"):
         _ops.gemm(a, torch.rand(4, 3), torch.empty(3, 4))
+
+
+@pytest.mark.parametrize(("name", "place"), [("diag", 7), ("linear_sweep", 7), ("jet_backward", 5)])
+def test_refuses_seeds_whose_storage_was_freed(name: str, place: int) -> None:
+    arguments = list(calls(torch.float64)[name])
+    arguments[place] = [seed.clone() for seed in arguments[place]]
+    arguments[place][0].untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="expected seeds with memory, got one whose storage was freed"):
+        getattr(ops, name)(*arguments)
+
+
+def test_refuses_a_meta_tensor_among_others() -> None:
+    a, out = torch.ones(4, 4), torch.zeros(4, 4)
+    with pytest.raises(RuntimeError, match="expected tensors on one device, got some on cpu and meta"):
+        _ops.gemm(a, a.to("meta"), out)
