@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -173,16 +174,19 @@ class NTKOperator:
 
         whole = self.to_scipy()
 
+        # By a power of two, which changes no bit: ARPACK squares numbers that may be near the largest or the smallest.
+        scale = 2.0 ** (math.frexp(float(self.diag().max()))[1] - 1)
+
         def product(v: Any) -> Any:
             found = whole.matvec(v)
             check_kernel("NTKOperator.eigsh", torch.from_numpy(found))  # entries may be finite and their sums not
-            return found
+            return found / scale
 
         operator = LinearOperator(shape=self.shape, dtype=whole.dtype, matvec=product)  # type: ignore[call-arg]
         start = np.random.default_rng(0).standard_normal(self._n).astype(operator.dtype)
         values, vectors = eigsh(operator, k=k, which="LA", v0=start)
         order = np.argsort(values)[::-1].copy()
-        found = (torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order].copy()))
+        found = (torch.from_numpy(values[order]).double() * scale, torch.from_numpy(vectors[:, order].copy()))
         return found[0].to(self._device), found[1].to(self._device)
 
     def __repr__(self) -> str:

@@ -76,9 +76,10 @@ def _panels(columns: int, height: float, **options: Any) -> tuple[Figure, Sequen
     return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
 
 
-def _legend(figure: Figure, axes: Sequence[Any], columns: int | None = None, **options: Any) -> None:
-    """One legend below all panels, with every label of theirs once."""
+def _legend(figure: Figure, axes: Sequence[Any], columns: int | None = None, order: Any = None, **options: Any) -> None:
+    """One legend below all panels, with every label of theirs once, as they come or in the order of some labels."""
     found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    found = {label: found[label] for label in order or found if label in found}
     figure.legend(found.values(), found, loc="outside lower center", ncols=columns or len(found), **options)
 
 
@@ -218,7 +219,7 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
         else:
             axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("eigenvalue")
-    _legend(figure, axes, title="iteration")
+    _legend(figure, axes, order=[grouped(iteration) for iteration in iterations], title="iteration")
     return figure
 
 

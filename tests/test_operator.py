@@ -189,3 +189,11 @@ def test_eigenvalues_beyond_the_largest_number_are_refused(n, scale):
     assert K.to_dense().isfinite().all()
     with pytest.raises(ValueError, match="eigsh: expected a finite kernel, got "):
         K.eigsh(3)
+
+
+@pytest.mark.parametrize("scale", [1e-19, 1e-10, 1.0, 2e17])
+def test_lanczos_works_near_the_smallest_and_the_largest_number(scale):
+    torch.manual_seed(0)
+    K = NTKOperator(MLP([2, 16, 16, 1]), torch.rand(600, 2), residual("t", "x")(lambda u: scale * u))
+    expected = torch.linalg.eigvalsh(K.to_dense().double())[-2:].flip(0)
+    assert torch.allclose(K.eigsh(2)[0].double(), expected, rtol=1e-4)

@@ -171,8 +171,8 @@ def test_there_may_be_more_curves_than_colors():
 def test_the_legend_names_the_curves_of_all_panels():
     figure = plots.losses({"a": {"u": CURVE}, "b": {"r": CURVE}})
     assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
-    figure = plots.spectra({"u": {0: [2.0, 1.0]}, "r": {0: [3.0, 1.0], 100: [2.0, 1.0]}})
-    assert [text.get_text() for text in figure.legends[0].texts] == ["0", "100"]
+    figure = plots.spectra({"u": {0: [2.0, 1.0], 500: [2.0, 1.0]}, "r": {0: [3.0, 1.0], 100: [2.0, 1.0]}})
+    assert [text.get_text() for text in figure.legends[0].texts] == ["0", "100", "500"]
     u, r = figure.axes[0].lines[0], figure.axes[1].lines[0]
     assert np.array_equal(u.get_color(), r.get_color()), "an iteration has one colour"
 
