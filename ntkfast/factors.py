@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
 from . import _ops
-from .chain import Chain
 from .contraction import contract
 from .residual import Residual, value
 from .rows import attach, attach_forward
 from .snapshot import Snapshot, Workspace, as_workspace, group_jacobian, group_stacks, layer_stacks, sweep
 from .streaming import by_block, layer_sums
-from .sweep import ChainArgs, as_groups, chain_args, group_args
+from .sweep import as_groups, chain_args, group_args
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Factors:
 
     def parameters(self) -> dict[str, Tensor]:
         """The parameters that the Jacobian is taken by, in the order of ``named_parameters()``."""
-        return active_parameters(self._snapshot.chain, self._snapshot.args)
+        return self._snapshot.chain.parameters(self._snapshot.args.selected)
 
     def _take(self, x: Tensor) -> Tensor:
         """The selected rows of something over all rows (last axis)."""
@@ -314,11 +313,6 @@ def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
     if not isinstance(given, Mapping):
         raise TypeError(f"{where}: expected a dict of tensors by parameter name, got {type(given).__name__}")
     return given
-
-
-def active_parameters(chain: Chain, args: ChainArgs) -> dict[str, Tensor]:
-    """The parameters that the Jacobian is taken by, in the order of ``named_parameters()``."""
-    return chain.parameters(args.selected)
 
 
 def gradients_for(where: str, parameters: Mapping[str, Tensor], out: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch.autograd.graph import increment_version
 
 from . import _ops
 from .chain import Chain
-from .factors import active_parameters, gradients_for
+from .factors import gradients_for
 from .residual import value
 from .snapshot import Workspace, as_workspace, sweep
 from .sweep import ChainArgs, GroupArgs, Groups, as_groups, chain_args, group_args
@@ -89,7 +89,7 @@ def loss_gradient(
         if own.start == own.stop:
             raise ValueError(f"loss_gradient: expected at least one row in group {name!r}, got 0")
     pull = _pull(prepared, weights, chain)
-    grads = gradients_for("loss_gradient", active_parameters(chain, args), out)
+    grads = gradients_for("loss_gradient", chain.parameters(args.selected), out)
     with torch.no_grad():
         rows, diag = pulled_sweep(chain, args, prepared, pull, None, grads, traces, as_workspace(workspace))
     if out is not None:

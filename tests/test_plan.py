@@ -160,3 +160,8 @@ def test_the_plan_is_what_a_gram_of_uneven_groups_takes():
     chain, _ = chain_args(net)
     taken = paths(chain, group_args(chain, groups), None, "auto")
     assert [layer.path == "explicit" for layer in plan(net, groups).layers] == [bool(path) for path in taken]
+
+
+def test_points_of_a_group_that_are_no_tensor_are_refused():
+    with pytest.raises(TypeError, match="plan: expected points of group 'a' as a tensor, got int"):
+        plan(MLP([2, 4, 1]), {"a": (3, value)})

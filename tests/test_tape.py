@@ -100,3 +100,15 @@ def test_derivatives_may_switch_inside_of_where():
         return torch.where(u > 0.1, 2 * laplacian, laplacian)
 
     assert check(MLP([3, 8, 1], dtype=torch.float64), points_of(30), Residual(rows, COORDINATES)).passed
+
+
+def test_pieces_of_a_probed_residual_do_not_look_either(monkeypatch):
+    """A piece binds the part of a coefficient that belongs to its points: that is no new function to be looked at."""
+    points, kappa = points_of(20), torch.rand(20, dtype=torch.float64)
+    residual = Residual(lambda u, kappa: u.d(t=1) - (1 + kappa) * u.d(x=2) + kappa * u.d(y=2) + u**3, COORDINATES)
+    recording = record(residual.bind(kappa=kappa), points, 1)
+    monkeypatch.setattr(tape, "_may_look", lambda residual, points: not residual._probed)
+    monkeypatch.setattr(tape, "same_numbers", lambda *_: pytest.fail("a look"))
+    piece = recording.part(5, 12)
+    out = torch.rand(piece.spec.n_channels, 7, 1, dtype=torch.float64)
+    assert piece.rows(out).isfinite().all()

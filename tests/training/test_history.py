@@ -82,3 +82,10 @@ def test_a_copy_does_not_write_to_the_stream(tmp_path):
     assert list(History.load(tmp_path).records) == [0] and list(other.records) == [0, 1]
     history.add(0, error=3.0)
     assert history.continues(tmp_path, 1) and not copy.deepcopy(history).continues(tmp_path, 1)
+
+
+@pytest.mark.parametrize("iteration", ["null", '"a"', "1.5"])
+def test_a_record_of_no_iteration_is_refused(tmp_path, iteration):
+    (tmp_path / "history.jsonl").write_text(f'{{"iteration": {iteration}, "error": 1.0}}\n')
+    with pytest.raises(ValueError, match="expected a record a line"):
+        History.load(tmp_path)
