@@ -21,7 +21,7 @@ STABLE_TORCH_LIBRARY(ntkfast, m) {
   m.def("jvp(" CHAIN ", int[] groups, Tensor A, Tensor D, Tensor[] tangents, Tensor(a!) out) -> ()");
   m.def("gram(" CHAIN
         ", int[] groups, Tensor A, Tensor D, int[] other_groups, Tensor other_A, Tensor other_D, bool symmetric, "
-        "int[] use_explicit, int chunk, Tensor(a!) out) -> ()");
+        "int[] use_explicit, int chunk, int together, Tensor(a!) out) -> ()");
   // For tests and benchmarks alone: what the sweeps do between their layers, and the product that they are made of.
   m.def(
       "activation_forward(Tensor z, Tensor omega, int activation, float beta, float threshold, int directions, "

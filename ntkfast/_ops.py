@@ -182,11 +182,13 @@ def gram(
     symmetric: bool,
     use_explicit: list[int],
     chunk: int,
+    together: int,
     out: Tensor,
 ) -> None:
-    """Write K = J J'ᵀ of two sets of factors (spec, A, D), or of one with itself."""
+    """Write K = J J'ᵀ of two sets of factors (spec, A, D), or of one with itself, summed over that many components."""
     torch.ops.ntkfast.gram(
-        chain.parameters, chain.activations, chain.constants, *side, *other, symmetric, use_explicit, chunk, out
+        *(chain.parameters, chain.activations, chain.constants, *side, *other),
+        *(symmetric, use_explicit, chunk, together, out),
     )
 
 

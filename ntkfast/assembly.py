@@ -50,19 +50,23 @@ def assemble(
     shape = (x.residual_rows // summed, (x if y is None else y).residual_rows // summed)
     like = args.parameters[0]
     K = like.new_empty(shape) if out is None else _check_out(out, shape, like)
-    chosen = paths(chain, x, y, method)
+    chosen = paths(chain, x, y, method, summed)
+    # Structured layers sum over components as they go, explicit ones leave their entries to be summed up.
+    together, entries = (1, summed) if any(chosen) else (summed, 1)
     # A part of the budget each for the Jacobians of explicit layers, of rows and of columns, at a time.
     formed = None if budget is None else budget // 8
-    beside = streaming_bytes(chain, x, 0) + panel_bytes(chain, x) + (2 * (formed or 0) if any(chosen) else 0)
+    panels = panel_bytes(chain, x, y, together)
+    beside = streaming_bytes(chain, x, 0) + panels + (2 * (formed or 0) if any(chosen) else 0)
     sizes = [0 if side is None else factor_bytes(chain, side) for side in (x, y)]
-    whole = K.nbytes * summed**2 if summed > 1 else 0
+    whole = K.nbytes * entries**2 if entries > 1 else 0
     if not K.numel() or sum(sizes) + digit_bytes(chain, x, chosen) + whole + beside <= (budget or FACTOR_BYTES):
         with scratch("x", sizes[0], like.device) as own, scratch("y", sizes[1], like.device) as others:
             f = sweep(chain, args, x, own)
-            target = like.new_empty(x.residual_rows, shape[1] * summed) if summed > 1 else K
-            contract(f, f if y is None else sweep(chain, args, y, others), target, chosen, formed)
-        return K.copy_(_summed(target, summed)) if summed > 1 else K
-    points = _points_at_once(chain, x, y, chosen, budget or FACTOR_BYTES, beside)
+            target = like.new_empty(x.residual_rows, shape[1] * entries) if entries > 1 else K
+            g = f if y is None else sweep(chain, args, y, others)
+            contract(f, g, target, chosen, formed, together=together)
+        return K.copy_(_summed(target, entries)) if entries > 1 else K
+    points = _points_at_once(chain, x, y, chosen, together, budget or FACTOR_BYTES, beside)
     left = list(chunks(chain, args, x, points, joined=False))  # a group at a time, as points were counted
     right = left if y is None else list(chunks(chain, args, y, points, joined=False))
     for i, (row, piece, seeds) in enumerate(left):
@@ -71,9 +75,9 @@ def assemble(
             if y is None and j > i:
                 break
             g = f if y is None and i == j else sweep(chain, args, other, Workspace(), other_seeds)
-            part = like.new_empty(f.groups.residual_rows, g.groups.residual_rows)
-            contract(f, g, part, chosen, formed)
-            part = _summed(part, summed)
+            part = like.new_empty(f.groups.residual_rows // together, g.groups.residual_rows // together)
+            contract(f, g, part, chosen, formed, together=together)
+            part = _summed(part, entries)
             rows = slice(row // summed, row // summed + part.shape[0])
             columns = slice(column // summed, column // summed + part.shape[1])
             K[rows, columns] = part
@@ -83,17 +87,21 @@ def assemble(
 
 
 def _points_at_once(
-    chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: list[int], budget: int, beside: int
+    chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: list[int], together: int, budget: int, beside: int
 ) -> int:
     """How many points of either side fit a budget, of which `beside` bytes are taken."""
-    least, few = (gram_bytes(chain, x, y, explicit, points) for points in (LEAST_POINTS, FEW_POINTS))
+
+    def needed(points: int) -> int:
+        return gram_bytes(chain, x, y, explicit, points, together)
+
+    least, few = needed(LEAST_POINTS), needed(FEW_POINTS)
     if least > budget:
         raise ValueError(f"memory: expected at least {least} bytes for a tile of this kernel, got {budget}")
     # Where there is no room for few points and workspaces both, workspaces come on top.
     fewest, room = (FEW_POINTS, max(few, budget - beside)) if few <= budget else (LEAST_POINTS, budget)
     points = max(*x.sizes, *(x if y is None else y).sizes)
-    while points > fewest and (needed := gram_bytes(chain, x, y, explicit, points)) > room:
-        points = max(fewest, points * room // (needed + 1))
+    while points > fewest and (bytes_of := needed(points)) > room:
+        points = max(fewest, points * room // (bytes_of + 1))
     return points
 
 

@@ -31,18 +31,22 @@ def gram_paths(
     m: int | None = None,
     other: int | None = None,
     *,
+    shared: float = 1.0,
+    summed: int = 1,
     depth: Callable[[int], float] = float,
 ) -> tuple[GramPath, ...]:
     """Return the cheapest way to a gram, layer by layer.
 
     In time of multiply–adds an entry of K, with what the native core was measured to spend beside them:
 
-        structured layer    C C' (n_in + n_out + 12)           two tile products and a Hadamard product each
+        structured layer    C C' (n_in/s + n_out + 12)         two tile products and a Hadamard product each
         explicit layer      n_out (n_in + 1) + 8 (C/m + C'/n) n_out (n_in + 1)         the product, and forming J
         any explicit one    3e6 over the entries, once: its buffers and its tasks
         both kinds          24 once: a second pass over K
 
-    A structured layer's n_in and n_out count what products of that depth take.
+    A structured layer's n_in and n_out count what products of that depth take; s components of a point share those of
+    its inputs. A K that is summed over k components takes 1/k of that where all layers are structured, and all entries
+    where any is explicit.
 
     These constants are those of a CPU core. On CUDA the same model chooses, where they are not yet measured.
 
@@ -52,6 +56,8 @@ def gram_paths(
         n: rows.
         m: rows of the other side; None for a symmetric gram.
         other: C', channels of the other side; C if None.
+        shared: s, components that share products of inputs.
+        summed: k, components that K is summed over.
         depth: the cost of a structured product by its depth, in multiply–adds; by default as many.
 
     Returns:
@@ -69,12 +75,12 @@ def gram_paths(
     for n_in, n_out in pairwise(widths):
         columns = n_out * (n_in + 1)
         forming = 2 * channels / n if m is None else channels / m + other / n
-        structured.append(channels * other * (depth(n_in) + depth(n_out) + _HADAMARD))
+        structured.append(channels * other * (depth(n_in) / shared + depth(n_out) + _HADAMARD))
         explicit.append(columns * (1 + _FORM * forming))
     start = _EXPLICIT_START / (n * n / 2 if m is None else n * m)
     mixed: list[GramPath] = ["structured" if a <= b else "explicit" for a, b in zip(structured, explicit, strict=True)]
     both, all_explicit = sum(map(min, structured, explicit)) + start + _SECOND_PASS, sum(explicit) + start
-    if sum(structured) <= min(both, all_explicit):
+    if sum(structured) / summed <= min(both, all_explicit):
         return ("structured",) * len(mixed)
     return ("explicit",) * len(mixed) if all_explicit <= both else tuple(mixed)
 

@@ -16,6 +16,7 @@ from .tiles import digit_row, split_row
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
+_STRIP_ROWS = 32
 _SUMS_BYTES = 2**17  # 32 strips of 32 × 128 bytes
 FACTOR_BYTES = 2**30  # without a budget
 LEAST_COLUMNS = 32  # of explicit Jacobians at a time
@@ -93,20 +94,33 @@ def digit_bytes(chain: Chain, groups: GroupArgs, explicit: Sequence[int], points
     return total
 
 
-def gram_bytes(chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: Sequence[int], points: int) -> int:
-    """Bytes of a tile of a gram, and of the factors of `points` points of a group of x and of one of y (None: x)."""
+def gram_bytes(
+    chain: Chain, x: GroupArgs, y: GroupArgs | None, explicit: Sequence[int], points: int, together: int = 1
+) -> int:
+    """Bytes of a tile of a gram, and of the factors of `points` points of a group of x and of one of y (None: x).
+
+    So many components of a point are summed together.
+    """
     sides = [[lone(side, i) for i in range(len(side.names))] for side in (x, x if y is None else y)]
     factors = [max(factor_bytes(chain, group, points) for group in side) for side in sides]
     digits = max(digit_bytes(chain, group, explicit, points) for group in sides[0])
     rows, columns = (max(min(g.sizes[0], points) * g.recordings[0].n_components for g in side) for side in sides)
     formed = LEAST_COLUMNS * (rows + columns) if any(explicit) else 0
-    return sum(factors) + digits + chain.dtype.itemsize * (rows * columns + formed)
+    return sum(factors) + digits + chain.dtype.itemsize * (rows * columns // together**2 + formed)
 
 
-def panel_bytes(chain: Chain, groups: GroupArgs) -> int:
-    """Bytes that the threads of a gram pack panels in (csrc/cpu/gram.cpp): two panels each, and their sums."""
-    channels = max((r.spec.n_channels for r in groups.recordings), default=1)
-    return torch.get_num_threads() * 2 * (_PANEL_BYTES * channels * 2 * max(chain.widths) + _SUMS_BYTES)
+def panel_bytes(chain: Chain, x: GroupArgs, y: GroupArgs | None, together: int = 1) -> int:
+    """Bytes that the threads of a gram work in (csrc/cpu/gram.cpp).
+
+    Two panels each, which are of A and of D of the components that are summed together, the sums of those, and where
+    components share products of A, these.
+    """
+    columns = x if y is None else y
+    inputs, others = (max((r.spec.n_channels for r in side.recordings), default=1) for side in (x, columns))
+    cotangents = max((max(r.spec.n_cotangents) for r in columns.recordings), default=1) * together
+    shared = inputs * others if any(r.n_components > 1 for r in x.recordings) else 0
+    panels = _PANEL_BYTES * ((others + cotangents) * max(chain.widths) + _STRIP_ROWS * shared)
+    return torch.get_num_threads() * 2 * (panels + _SUMS_BYTES)
 
 
 def _stack_row(width: int, item: int) -> int:

@@ -17,7 +17,7 @@ from .recording import Recording, record
 from .residual import Residual, value
 from .selection import select
 from .sweep import as_groups, group_args
-from .tiles import gram_depth
+from .tiles import gram_depth, shared_products
 
 _NAMES = {number: name for name, number in ACTIVATIONS.items()}
 _PROBES = 3  # points on which the residual is recorded
@@ -210,7 +210,9 @@ def _part(group: str, n: int, recording: Recording) -> _Part:
 def _planned(chain: Chain, parts: list[_Part]) -> Plan:
     components = [(c, part.n) for part in parts for c in part.channels]
     rows, channel_rows = sum(n for _, n in components), sum(c * n for c, n in components)
-    paths = gram_paths(chain.widths, mean_channels(channel_rows, rows), rows, depth=gram_depth(chain))
+    shared = shared_products(chain, rows / max(sum(part.n for part in parts), 1))
+    channels = mean_channels(channel_rows, rows)
+    paths = gram_paths(chain.widths, channels, rows, shared=shared, depth=gram_depth(chain))
     layers = []
     entries, trained_numbers, stash = 0, 0, not all(part.linear for part in parts)
     size = chain.layers[0].weight.element_size()
@@ -229,7 +231,7 @@ def _planned(chain: Chain, parts: list[_Part]) -> Plan:
                 path=path,
                 sweep=sum(sweep_cost(n_in, n_out, part.sweep_channels, part.n) for part in parts),
                 trace=sum(trace_cost(n_in, n_out, c, n) for c, n in components) if weight else 0,
-                gram=_gram_total(path, n_in, n_out, components) if weight else 0,
+                gram=_gram_total(path, n_in, n_out, components, shared) if weight else 0,
             )
         )
     memory = (("factors", entries * size), ("gram", rows * rows * size), ("jacobian", rows * trained_numbers * size))
@@ -246,11 +248,13 @@ def _planned(chain: Chain, parts: list[_Part]) -> Plan:
     )
 
 
-def _gram_total(path: GramPath, n_in: int, n_out: int, components: list[tuple[int, int]]) -> int:
+def _gram_total(path: GramPath, n_in: int, n_out: int, components: list[tuple[int, int]], shared: float) -> int:
     # Every pair of components is one block of the gram; together they cost as much as one component with one channel
-    # on Σ C n rows (structured), or as a product of Jacobians with Σ n rows and the making of these (explicit).
+    # on Σ C n rows (structured; of these the products of inputs are shared), or as a product of Jacobians with Σ n rows
+    # and the making of these (explicit).
     if path == "structured":
-        return gram_cost(path, n_in, n_out, 1, sum(c * n for c, n in components))
+        rows = sum(c * n for c, n in components)
+        return round(gram_cost(path, n_in, 0, 1, rows) / shared) + gram_cost(path, 0, n_out, 1, rows)
     products = gram_cost(path, n_in, n_out, 0, sum(n for _, n in components))
     return products + sum(sweep_cost(n_in, n_out, c, n) for c, n in components)
 

@@ -38,6 +38,11 @@ def gram_depth(chain: Chain) -> Callable[[int], float]:
     return lambda depth: _DIGITS[chain.dtype][1] * _padded(depth) if _on_digits(chain, depth) else depth
 
 
+def shared_products(chain: Chain, components: float) -> float:
+    """How many of the components of a point share products of its inputs in a gram: vectors do (csrc/cpu/gram.cpp)."""
+    return max(components, 1.0) if chain.device.type == "cpu" and not _has_tiles(chain) else 1.0
+
+
 def digit_row(chain: Chain, depth: int) -> int:
     """Bytes of a row of so many numbers in digits, for a gram; 0 where its products go by vectors."""
     return _DIGITS[chain.dtype][0] * _padded(depth) + chain.dtype.itemsize if _on_digits(chain, depth) else 0

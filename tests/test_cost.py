@@ -54,6 +54,20 @@ def test_wide_inputs_of_a_classifier_do_not_go_explicit():
     assert gram_paths((784, 512, 10), channels=1, n=10_000)[0] == "structured"
 
 
+def test_components_that_share_products_of_inputs_go_structured_further_out():
+    sizes = {"widths": (200, 100), "n": 10**6}
+    border = next(c for c in range(1, 100) if gram_paths(channels=c, **sizes) == ("explicit",))
+    assert gram_paths(channels=border, shared=3, **sizes) == ("structured",)
+
+
+def test_sums_over_components_go_structured_unless_all_entries_are_cheaper_explicitly():
+    """Structured layers add one term for each component, explicit ones leave an entry for each pair of them."""
+    sizes = {"widths": (2, 100, 100, 1), "channels": 4, "n": 10**5}
+    assert gram_paths(**sizes) == ("explicit", "structured", "explicit")
+    assert gram_paths(summed=3, **sizes) == ("structured",) * 3
+    assert gram_paths((2, 3, 1), channels=12, n=10**5, summed=3) == ("explicit",) * 2
+
+
 def test_costs_are_those_of_the_table():
     assert gram_cost("structured", 7, 5, 3, n=11, m=13) == 11 * 13 * 9 * 12
     assert gram_cost("structured", 7, 5, 3, n=11, m=13, other=2) == 11 * 13 * 6 * 12

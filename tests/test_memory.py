@@ -97,9 +97,9 @@ def test_the_least_budget_takes_pieces_of_eight(monkeypatch, module):
     """With fewer points workspaces weigh more than factors by far, and a gram takes minutes."""
     net, x, calls = NARROW.net(), uniform(320), []
 
-    def counted(*args):
+    def counted(*args, **more):
         calls.append(args)
-        return contract(*args)
+        return contract(*args, **more)
 
     monkeypatch.setattr(module, "contract", counted)
     at_least_budget(VERBS[module], net, x, wave)

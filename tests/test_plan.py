@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ntkfast import _C
 from ntkfast.contraction import paths
 from ntkfast.cost import gram_cost, sweep_cost, trace_cost
 from ntkfast.networks import MLP
@@ -152,6 +153,13 @@ def test_columns_of_points_are_planned():
 def test_a_plan_of_something_else_is_refused(arguments, options, error, sentence):
     with pytest.raises(error, match=sentence):
         plan(MLP([2, 4, 1]), *arguments, **options)
+
+
+@pytest.mark.skipif(_C.isa() == "amx", reason="digits are not shared")
+def test_components_share_the_products_of_inputs():
+    one, ten = (plan(MLP([784, 64, outputs]), value, n=30).layers[0].gram for outputs in (1, 10))
+    assert one == gram_cost("structured", 784, 64, 1, 30)
+    assert ten == gram_cost("structured", 784, 0, 1, 300) // 10 + gram_cost("structured", 0, 64, 1, 300)
 
 
 def test_the_plan_is_what_a_gram_of_uneven_groups_takes():

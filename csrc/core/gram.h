@@ -11,7 +11,8 @@ struct Gram {
   bool symmetric;            // then one triangle is computed and mirrored
   const bool* use_explicit;  // per layer: form the layer's Jacobian (chunk by chunk) instead
   int64_t chunk;             // columns of it at a time
-  T* out;                    // (N, M), rows and columns point-major, written
+  int together;              // k: K[(i, j), (i', j)] is summed over the k components of every group; 1: it is not
+  T* out;                    // (N/k, M/k), rows and columns point-major, written
 };
 
 }  // namespace ntkfast

@@ -11,9 +11,10 @@
 // Inside, rows are component-major (all points of one component stand together), so that a tile has one set of
 // channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on
 // from there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of
-// rows meets all of them before it leaves L2. Where the columns are more than a chunk, K is passed over once for each
-// chunk. Of a symmetric K each panel meets the rows from its own first one on, and what lies below the diagonal is
-// written twice.
+// rows meets all of them before it leaves L2. The strips of some points follow one another, one for each component, or
+// one for all where K is summed over components: the products of their inputs are made once. Where the columns are more
+// than a chunk, K is passed over once for each chunk. Of a symmetric K each panel meets the rows from its own first one
+// on, and what lies below the diagonal is written twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -33,7 +34,7 @@ struct PanelOf {
 template <class T>
 PanelOf columns_of_task(const Side<T>& side, int64_t task) {
   int part = 0;
-  for (;; ++part) {
+  for (;; part += side.together) {
     const int64_t tasks = ceil_div(side.group_of(part).n, kTaskColumns<T>);
     if (task < tasks) break;
     task -= tasks;
@@ -45,7 +46,8 @@ PanelOf columns_of_task(const Side<T>& side, int64_t task) {
 template <class T>
 int64_t task_count(const Side<T>& side) {
   int64_t total = 0;
-  for (int part = 0; part < side.parts; ++part) total += ceil_div(side.group_of(part).n, kTaskColumns<T>);
+  for (int part = 0; part < side.parts; part += side.together)
+    total += ceil_div(side.group_of(part).n, kTaskColumns<T>);
   return total;
 }
 
@@ -67,13 +69,16 @@ void for_each_entry(T* k, int64_t k_stride, T* tile, int64_t tile_stride, int64_
     for (int64_t i = 0; i < count; ++i) body(k[i * k_stride], tile[i * tile_stride]);
 }
 
-// Runs body(part, first, count) for the strips of x that pair with a task: all of them, or one triangle.
+// Runs body(strip) for the strips of x that pair with a task: all of them, or one triangle.
 template <class T, class Body>
 void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body& body) {
-  for (int part = p.symmetric ? task.part : 0; part < x.parts; ++part) {
-    const int64_t n = x.group_of(part).n;
-    for (int64_t first = p.symmetric && part == task.part ? task.first : 0; first < n; first += kStripRows)
-      body(part, first, n - first < kStripRows ? n - first : kStripRows);
+  for (int group = 0; group < x.parts; group += x.group_of(group).components) {
+    const int64_t n = x.group_of(group).n;
+    for (int64_t first = 0; first < n; first += kStripRows)
+      for (int part = group; part < group + x.group_of(group).components; part += x.together) {
+        const bool above = part < task.part || (part == task.part && first + kStripRows <= task.first);
+        if (!p.symmetric || !above) body(Strip{part, first, n - first < kStripRows ? n - first : kStripRows});
+      }
   }
 }
 
@@ -81,11 +86,6 @@ void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body
 // again.
 // Panels in digits take longer to make and are made anew for each block.
 constexpr int kBlockStrips = NTKFAST_AMX ? 32 : 16;
-
-struct Strip {
-  int part;
-  int64_t first, count;
-};
 
 struct Block {
   Strip strip[kBlockStrips];
@@ -106,10 +106,12 @@ class GramPass {
   GramPass(const Gram<T>& p, const Side<T>& x, const Side<T>& y) : p_(p), x_(x), y_(y), left_(p, x) {
     for (int l = 0; l < p.x.layers; ++l) {
       if (!is_structured(p, l)) continue;
-      const int64_t a = y.channels * channel_size<T>(p.x.layer[l].n_in);
-      const int64_t d = y.channels * channel_size<T>(p.x.layer[l].n_out);
+      const int64_t a = y.a_channels * channel_size<T>(p.x.layer[l].n_in);
+      const int64_t d = y.d_channels * channel_size<T>(p.x.layer[l].n_out);
       a_size_ = a > a_size_ ? a : a_size_;
       d_size_ = d > d_size_ ? d : d_size_;
+      for (int part = 0; part < x.parts; ++part)
+        if (shares_products(l, part)) pairs_ = int64_t{x.a_channels} * y.a_channels;
     }
   }
 
@@ -117,26 +119,30 @@ class GramPass {
   void run(const Chunk<T>& chunk, bool first, bool last, const Parallel& parallel) const {
     if (last) left_.split(parallel);
     const int64_t sums_size = kTaskPanels * kPanelSums, chunk_size = chunk.depth * kPanel<T>;
-    const int64_t size = sums_size + chunk_size + kTaskPanels * (a_size_ + d_size_);
+    const int64_t panels_size = kTaskPanels * (a_size_ + d_size_);
+    const int64_t size = sums_size + chunk_size + panels_size + kTaskPanels * pairs_ * kStrip<T>;
     const Buffer<T> memory(parallel.threads * size);
+    const Buffer<bool> known(parallel.threads * kTaskPanels * pairs_);
     for_each_task(parallel, task_count(y_), [&](int64_t index, int slot) {
       const PanelOf task = columns_of_task(y_, index);
-      T* sums = memory.get() + slot * size;
+      T *sums = memory.get() + slot * size, *packed_a = sums + sums_size + chunk_size;
+      const Panels panels{packed_a, packed_a + kTaskPanels * a_size_, packed_a + panels_size,
+                          known.get() + slot * kTaskPanels * pairs_};
       Block block;
       const auto complete = [&] {
         for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
           start_block(panel, block, first, sums + j * kPanelSums);
           if (chunk.depth > 0) add_chunk(panel, block, chunk, sums + sums_size, sums + j * kPanelSums);
         });
-        if (last) add_structured(task, block, sums + sums_size + chunk_size, sums);
+        if (last) add_structured(task, block, panels, sums);
         for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
           for_block(panel, block, sums + j * kPanelSums, [](T& k, T sum) { k = sum; });
           if (last && p_.symmetric) mirror(panel, block, sums + j * kPanelSums);
         });
         block.size = 0;
       };
-      for_each_strip(p_, x_, task, [&](int part, int64_t start, int64_t count) {
-        block.strip[block.size++] = {part, start, count};
+      for_each_strip(p_, x_, task, [&](const Strip& strip) {
+        block.strip[block.size++] = strip;
         if (block.size == kBlockStrips) complete();
       });
       if (block.size > 0) complete();
@@ -147,6 +153,19 @@ class GramPass {
   static constexpr int64_t kPanelSums = kBlockStrips * kStrip<T>;
 
   static_assert(kStripRows % kPanel<T> == 0, "a strip that a panel's diagonal crosses contains all of the block there");
+
+  // What the panels of a task are made into for one layer, and their products of A with one strip.
+  struct Panels {
+    T *a, *d, *products;
+    bool* known;
+  };
+
+  // Whether the strips of a part share the products of A: vectors write them, and are not faster than to read them.
+  bool shares_products(int l, int part) const {
+    const Layer<T>& layer = p_.x.layer[l];
+    const bool digits = on_digits<T>(layer.n_in) || on_digits<T>(layer.n_out);
+    return x_.group_of(part).components > 1 && layer.weight_jacobian != T(0) && !digits;
+  }
 
   // Whether x and y are the same points of the same component.
   bool same_part(PanelOf panel, const Strip& strip) const { return p_.symmetric && strip.part == panel.part; }
@@ -159,11 +178,11 @@ class GramPass {
 
   template <class Body>
   void for_block(PanelOf panel, const Block& block, T* sums, const Body& body) const {
-    const int64_t columns = y_.index(panel.part, panel.first), stride = y_.group_of(panel.part).components;
+    const int64_t columns = y_.index(panel.part, panel.first), stride = y_.stride(panel.part);
     for (int s = 0; s < block.size; ++s) {
       const Strip& strip = block.strip[s];
       for (int64_t r = first_row(panel, strip); r < strip.count; ++r)
-        for_each_entry(p_.out + x_.index(strip.part, strip.first + r) * y_.rows + columns, stride,
+        for_each_entry(p_.out + x_.index(strip.part, strip.first + r) * y_.entries() + columns, stride,
                        sums + s * kStrip<T> + r * kPanel<T>, 1, panel.count, body);
     }
   }
@@ -172,11 +191,11 @@ class GramPass {
   void mirror(PanelOf panel, const Block& block, T* sums) const {
     for (int s = 0; s < block.size; ++s) {
       const Strip& strip = block.strip[s];
-      const int64_t rows = x_.index(strip.part, strip.first), stride = x_.group_of(strip.part).components;
+      const int64_t rows = x_.index(strip.part, strip.first), stride = x_.stride(strip.part);
       for (int64_t j = 0; j < panel.count; ++j) {
         const int64_t above = same_part(panel, strip) ? panel.first + j + 1 - strip.first : 0;
         const int64_t r = above > 0 ? above : 0;
-        for_each_entry(p_.out + y_.index(panel.part, panel.first + j) * x_.rows + rows + r * stride, stride,
+        for_each_entry(p_.out + y_.index(panel.part, panel.first + j) * x_.entries() + rows + r * stride, stride,
                        sums + s * kStrip<T> + r * kPanel<T> + j, kPanel<T>, strip.count - r,
                        [](T& k, T sum) { k = sum; });
       }
@@ -203,33 +222,36 @@ class GramPass {
     }
   }
 
-  void add_structured(PanelOf task, const Block& block, T* packed_a, T* sums) const {
-    T* packed_d = packed_a + kTaskPanels * a_size_;
+  void add_structured(PanelOf task, const Block& block, const Panels& panels, T* sums) const {
     StripNumbers<T> numbers;
     DigitPipeline<T> pipeline;
     for (int l = 0; l < p_.x.layers; ++l) {
       if (!is_structured(p_, l)) continue;
-      for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
-        pack_layer(l, panel, packed_a + j * a_size_, packed_d + j * d_size_);
-      });
+      for_each_panel<T>(task, [&](PanelOf panel, int64_t j) { pack_layer(l, panel, panels, j); });
       for (int s = 0; s < block.size; ++s) {
-        const Strip& strip = block.strip[s];
+        const Strip &strip = block.strip[s], *next = s + 1 < block.size ? &strip + 1 : nullptr;
+        const bool shares = shares_products(l, strip.part);
+        const bool fresh = s == 0 || !same_points(strip, block.strip[s - 1]);
+        for (int64_t i = 0; shares && fresh && i < kTaskPanels * pairs_; ++i) panels.known[i] = false;
         for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+          const SharedProducts<T> products{panels.products + j * pairs_ * kStrip<T>, panels.known + j * pairs_,
+                                           y_.a_channels};
           // Rows from … from + count − 1 of the strip.
           const auto add_rows = [&](int64_t from, int64_t count, bool diagonal) {
             const StripPair<T> pair{left_,
                                     y_,
-                                    strip.part,
-                                    panel.part,
+                                    strip,
+                                    next,
                                     strip.first + from,
                                     count,
+                                    panel.part,
                                     panel.first,
                                     panel.count,
-                                    packed_a + j * a_size_,
-                                    packed_d + j * d_size_};
+                                    panels.a + j * a_size_,
+                                    panels.d + j * d_size_,
+                                    shares ? &products : nullptr};
             numbers.total = sums + j * kPanelSums + s * kStrip<T> + from * kPanel<T>;
-            StripLayer<T>(p_.x.layer[l], l, pair, numbers, pipeline)
-                .add(x_.component_of(strip.part).channels, y_.component_of(panel.part).channels, diagonal);
+            StripLayer<T>(p_.x.layer[l], l, pair, numbers, pipeline).add(diagonal);
           };
           int64_t from = first_row(panel, strip);
           if (from >= strip.count) return;
@@ -243,28 +265,34 @@ class GramPass {
     }
   }
 
-  // All channels of a panel of y.
-  void pack_layer(int l, PanelOf panel, T* packed_a, T* packed_d) const {
+  bool same_points(const Strip& strip, const Strip& other) const {
+    return x_.group.get()[strip.part] == x_.group.get()[other.part] && strip.first == other.first;
+  }
+
+  // The channels of a panel of y: those of A that its components need, and of D all of theirs.
+  void pack_layer(int l, PanelOf panel, const Panels& panels, int64_t j) const {
     const Layer<T>& layer = p_.x.layer[l];
-    for (int e = 0; e < y_.component_of(panel.part).channels; ++e) {
-      pack_channel(y_.A(l, panel.part, e) + panel.first * layer.n_in, panel.count, layer.n_in,
-                   packed_a + e * channel_size<T>(layer.n_in));
-      pack_channel(y_.D(l, panel.part, e) + panel.first * layer.n_out, panel.count, layer.n_out,
-                   packed_d + e * channel_size<T>(layer.n_out));
-    }
+    for (int channel = 0; channel < y_.group_of(panel.part).channels; ++channel)
+      if (y_.uses(panel.part, channel))
+        pack_channel(y_.A(l, panel.part, channel) + panel.first * layer.n_in, panel.count, layer.n_in,
+                     panels.a + j * a_size_ + channel * channel_size<T>(layer.n_in));
+    for (int part = panel.part; part < panel.part + y_.together; ++part)
+      for (int e = 0; e < y_.component_of(part).channels; ++e)
+        pack_channel(y_.D(l, part, e) + panel.first * layer.n_out, panel.count, layer.n_out,
+                     panels.d + j * d_size_ + (y_.d_channel(part) + e) * channel_size<T>(layer.n_out));
   }
 
   const Gram<T>& p_;
   const Side<T>&x_, &y_;
   const LeftSide<T> left_;
-  int64_t a_size_ = 0, d_size_ = 0;
+  int64_t a_size_ = 0, d_size_ = 0, pairs_ = 0;
 };
 
 }  // namespace
 
 template <class T>
 void gram(const Gram<T>& p, const Parallel& parallel) {
-  const Side<T> x(p.x), y(p.y);
+  const Side<T> x(p.x, p.together), y(p.y, p.together);
   const GramPass<T> pass(p, x, y);
   const int64_t columns = explicit_columns(p), most = columns < p.chunk ? columns : p.chunk;
   const Buffer<T> jx(x.rows * most), jy(p.symmetric ? 0 : y.rows * most);

@@ -30,7 +30,7 @@ struct PointFactors {
   int l, part;
   int64_t i;
   int channels() const { return side.component_of(part).channels; }
-  const T* A(int c) const { return side.A(l, part, c) + i * layer.n_in; }
+  const T* A(int c) const { return side.A(l, part, side.component_of(part).channel[c]) + i * layer.n_in; }
   const T* D(int c) const { return side.D(l, part, c) + i * layer.n_out; }
 };
 

@@ -16,47 +16,69 @@ bool is_structured(const Gram<T>& p, int l) {
   return p.x.layer[l].active && !p.use_explicit[l];
 }
 
+// A part is a component. Those that are summed together follow one another, and the first stands for all of them.
 template <class T>
 struct Side {
   const Sweep<T>& sweep;
+  const int together;
   Buffer<int> group, component;  // of each selected component
   Buffer<int64_t> row;           // first component-major row
   int parts = 0;
   int64_t rows = 0;
-  int channels = 1;  // the most of any component
+  int a_channels = 1, d_channels = 1;  // the most of any group, and of any components together
 
   static int count(const Sweep<T>& sweep) {
     int total = 0;
     for (int g = 0; g < sweep.groups; ++g) total += sweep.group[g].components;
     return total;
   }
-  explicit Side(const Sweep<T>& s) : sweep(s), group(count(s)), component(count(s)), row(count(s) + 1) {
+  Side(const Sweep<T>& s, int together)
+      : sweep(s), together(together), group(count(s)), component(count(s)), row(count(s) + 1) {
     for (int g = 0; g < s.groups; ++g) {
       if (!s.group[g].selected) continue;
+      a_channels = s.group[g].channels > a_channels ? s.group[g].channels : a_channels;
       for (int j = 0; j < s.group[g].components; ++j, ++parts) {
         group.get()[parts] = g;
         component.get()[parts] = j;
         row.get()[parts] = rows;
         rows += s.group[g].n;
-        const int c = s.group[g].component[j].channels;
-        channels = c > channels ? c : channels;
       }
     }
     row.get()[parts] = rows;
+    for (int part = 0; part < parts; part += together) {
+      const int c = d_channel(part + together - 1) + component_of(part + together - 1).channels;
+      d_channels = c > d_channels ? c : d_channels;
+    }
   }
   const Group<T>& group_of(int part) const { return sweep.group[group.get()[part]]; }
   const Component& component_of(int part) const { return group_of(part).component[component.get()[part]]; }
-  const T* A(int l, int part, int c) const {
+  // The first of a component's channels of D, among those of the components together.
+  int d_channel(int part) const {
+    int first = 0;
+    for (int q = part / together * together; q < part; ++q) first += component_of(q).channels;
+    return first;
+  }
+  // Whether any of the components together needs a channel of their group.
+  bool uses(int part, int channel) const {
+    for (int q = part; q < part + together; ++q)
+      for (int c = 0; c < component_of(q).channels; ++c)
+        if (component_of(q).channel[c] == channel) return true;
+    return false;
+  }
+  // `channel` is one of the group's, c one of the component's.
+  const T* A(int l, int part, int channel) const {
     const Group<T>& g = group_of(part);
-    return sweep.A[l] + (g.row + component_of(part).channel[c] * g.n) * sweep.layer[l].n_in;
+    return sweep.A[l] + (g.row + channel * g.n) * sweep.layer[l].n_in;
   }
   const T* D(int l, int part, int c) const {
     return sweep.D[l] + (component_of(part).row + c * group_of(part).n) * sweep.layer[l].n_out;
   }
-  // Position of point i in K.
+  // Rows of K, the position of point i there, and from one point to the next.
+  int64_t entries() const { return rows / together; }
   int64_t index(int part, int64_t i) const {
-    return group_of(part).residual_row + i * group_of(part).components + component.get()[part];
+    return (group_of(part).residual_row + component.get()[part]) / together + i * stride(part);
   }
+  int64_t stride(int part) const { return group_of(part).components / together; }
 };
 
 // Rows of one channel: as they stand, and packed for a product: in digits where it goes on those.
@@ -81,17 +103,17 @@ class LeftSide {
         d_(p.x.layers),
         memory_(lay_out()) {}
 
-  Rows<T> A(int l, int part, int c) const {
-    const int g = x_.group.get()[part], channel = x_.component_of(part).channel[c];
+  Rows<T> A(int l, int part, int channel) const {
+    const int g = x_.group.get()[part];
     const int64_t n_in = p_.x.layer[l].n_in, block = a_block_.get()[g] + channel * blocks(x_.group_of(part).n);
-    return {x_.A(l, part, c), n_in, memory_.get() + a_.get()[l] + block * digit_size(n_in)};
+    return {x_.A(l, part, channel), n_in, memory_.get() + a_.get()[l] + block * digit_size(n_in)};
   }
   Rows<T> D(int l, int part, int c) const {
     const int64_t n_out = p_.x.layer[l].n_out, block = d_block_.get()[part] + c * blocks(x_.group_of(part).n);
     return {x_.D(l, part, c), n_out, memory_.get() + d_.get()[l] + block * digit_size(n_out)};
   }
 
-  int64_t points(int part) const { return x_.group_of(part).n; }
+  const Side<T>& side() const { return x_; }
 
   void split(const Parallel& parallel) const {
     if (!kHasDigits<T>) return;
@@ -101,7 +123,7 @@ class LeftSide {
         const int l = static_cast<int>(task / blocks(n));
         if (!is_structured(p_, l)) return;
         for (int c = 0; c < x_.component_of(part).channels; ++c) {
-          split_block(A(l, part, c), task % blocks(n), n);
+          split_block(A(l, part, x_.component_of(part).channel[c]), task % blocks(n), n);
           split_block(D(l, part, c), task % blocks(n), n);
         }
       });

@@ -2,6 +2,9 @@
 //
 //   Σ_ce (w² A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ + b² [c = e = 0]) ∘ D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ
 //
+// and where components are summed together, the sum of that over them. Components of a point have their inputs A in
+// common: the products of these are kept for all of them.
+//
 // A term and its mirror image, (c, e) and (e, c), go into sums of their own, which are added to each other last: the
 // total is then the same, bit for bit, with x and y exchanged. In a block on the diagonal of a symmetric K one of the
 // two sums is the other one's transpose.
@@ -67,14 +70,32 @@ struct DestinationRows {
   }
 };
 
-// A strip of x against a panel of y.
+// Points first … first + count − 1 of a part: those that a panel meets at a time.
+struct Strip {
+  int part;
+  int64_t first, count;
+};
+
+// The products of A of one strip and one panel that are there already, by channels of their groups.
+template <class T>
+struct SharedProducts {
+  T* product;  // (x channels, y channels) of (kStripRows, kPanel)
+  bool* known;
+  int y_channels;
+};
+
+// Rows x_first … x_first + x_count − 1 of x, all in one strip, against a panel of y.
 template <class T>
 struct StripPair {
   const LeftSide<T>& x;
   const Side<T>& y;
-  int x_part, y_part;
-  int64_t x_first, x_count, y_first, y_count;
-  T *packed_a, *packed_d;  // channels of the panel of y
+  Strip strip;
+  const Strip* next;  // of the strips, if any
+  int64_t x_first, x_count;
+  int y_part;
+  int64_t y_first, y_count;
+  T *packed_a, *packed_d;             // the panel's channels: of the group, and of the components together
+  const SharedProducts<T>* products;  // null where the strip's components do not share them
 };
 
 template <class T>
@@ -84,77 +105,118 @@ class StripLayer {
              DigitPipeline<T>& pipeline)
       : layer_(layer), l_(l), pair_(pair), numbers_(numbers), pipeline_(pipeline) {}
 
-  // `diagonal`: x and y are the same rows. A bias alone asks for the value channels, and products of others may be
-  // infinite.
-  void add(int x_channels, int y_channels, bool diagonal) {
-    if (layer_.weight_jacobian == T(0)) x_channels = y_channels = 1;
-    const int channels = x_channels > y_channels ? x_channels : y_channels;
+  // `diagonal`: x and y are the same rows.
+  void add(bool diagonal) {
+    const int together = pair_.y.together;
+    int most = 1;
+    for (int j = 0; j < together; ++j)
+      for (const int channels : {x_channels(j), y_channels(j)}) most = channels > most ? channels : most;
     const int64_t size = pair_.x_count * kPanel<T>;
-    for (int64_t i = 0; channels > 1 && i < size; ++i) numbers_.above[i] = numbers_.below[i] = T(0);
-    for (int high = 0; high < channels; ++high)
-      for (int low = 0; low <= high; ++low) {
-        if (low < x_channels && high < y_channels) add_term(low, high, low == high ? numbers_.total : numbers_.above);
-        if (!diagonal && low != high && high < x_channels && low < y_channels) add_term(high, low, numbers_.below);
-      }
+    for (int64_t i = 0; most > 1 && i < size; ++i) numbers_.above[i] = numbers_.below[i] = T(0);
+    for (int j = 0; j < together; ++j) add_component(j, diagonal);
     pipeline_.flush();
-    if (diagonal && channels > 1) transpose_above();
-    for (int64_t i = 0; channels > 1 && i < size; ++i) numbers_.total[i] += numbers_.above[i] + numbers_.below[i];
+    if (diagonal && most > 1) transpose_above();
+    for (int64_t i = 0; most > 1 && i < size; ++i) numbers_.total[i] += numbers_.above[i] + numbers_.below[i];
   }
 
  private:
+  // A bias alone asks for the value channels, and products of others may be infinite.
+  int asked_of(const Component& component) const { return layer_.weight_jacobian == T(0) ? 1 : component.channels; }
+  const Component& x_component(int j) const { return pair_.x.side().component_of(pair_.strip.part + j); }
+  const Component& y_component(int j) const { return pair_.y.component_of(pair_.y_part + j); }
+  int x_channels(int j) const { return asked_of(x_component(j)); }
+  int y_channels(int j) const { return asked_of(y_component(j)); }
+
+  void add_component(int j, bool diagonal) {
+    const int of_x = x_channels(j), of_y = y_channels(j);
+    for (int high = 0; high < of_x || high < of_y; ++high)
+      for (int low = 0; low <= high; ++low) {
+        if (low < of_x && high < of_y) add_term(j, low, high, low == high ? numbers_.total : numbers_.above);
+        if (!diagonal && low != high && high < of_x && low < of_y) add_term(j, high, low, numbers_.below);
+      }
+  }
+
   void transpose_above() {
     for (int64_t r = 0; r < pair_.x_count; ++r)
       for (int64_t j = 0; j < pair_.x_count; ++j) numbers_.below[r * kPanel<T> + j] = numbers_.above[j * kPanel<T> + r];
   }
 
-  void add_term(int c, int e, T* sum) {
-    const Rows<T> xa = pair_.x.A(l_, pair_.x_part, c), xd = pair_.x.D(l_, pair_.x_part, c);
-    const Rows<T> ya = y_rows(pair_.y.A(l_, pair_.y_part, e), layer_.n_in, pair_.packed_a, e),
-                  yd = y_rows(pair_.y.D(l_, pair_.y_part, e), layer_.n_out, pair_.packed_d, e);
-    share_ = e;
+  // Channels c of x and e of y of the components j.
+  void add_term(int j, int c, int e, T* sum) {
+    const int a_channel = x_component(j).channel[c], other = y_component(j).channel[e];
+    const int d_channel = pair_.y.d_channel(pair_.y_part + j) + e;
+    const Rows<T> xa = pair_.x.A(l_, pair_.strip.part, a_channel), xd = pair_.x.D(l_, pair_.strip.part + j, c);
+    const Rows<T> ya = y_rows(pair_.y.A(l_, pair_.y_part, other), layer_.n_in, pair_.packed_a, other),
+                  yd = y_rows(pair_.y.D(l_, pair_.y_part + j, e), layer_.n_out, pair_.packed_d, d_channel);
     const T weight = layer_.weight_jacobian * layer_.weight_jacobian;
     const T bias = c == 0 && e == 0 ? layer_.bias_jacobian * layer_.bias_jacobian : T(0);
     const bool a_digits = weight != T(0) && on_digits<T>(layer_.n_in), d_digits = on_digits<T>(layer_.n_out);
+    const Upcoming a_next = upcoming_inputs(a_channel, j, e), d_next = upcoming_cotangents(c, j, e);
+    if (pair_.products != nullptr) {
+      const T* factor = shared_product(xa, ya, a_channel, other);
+      return multiply(xd, yd, {sum, factor, weight, bias}, d_next);
+    }
     if (!a_digits || !d_digits) turn_ = 1 - turn_;
     T* factor = numbers_.factor[turn_];
     if (a_digits && !d_digits) {  // what goes on tiles comes last, so that it need not be waited for
-      multiply(xd, yd, {factor});
+      multiply(xd, yd, {factor}, d_next);
       for (int64_t i = 0; bias != T(0) && i < pair_.x_count * kPanel<T>; ++i) sum[i] += bias * factor[i];
-      multiply(xa, ya, {sum, factor, weight});
+      multiply(xa, ya, {sum, factor, weight}, a_next);
       return;
     }
-    if (weight != T(0)) multiply(xa, ya, {factor});
+    if (weight != T(0)) multiply(xa, ya, {factor}, a_next);
     else  // inputs may be infinite where the weight takes no part
       for (int64_t i = 0; i < kStrip<T>; ++i) factor[i] = T(0);
-    multiply(xd, yd, {sum, factor, weight, bias});
+    multiply(xd, yd, {sum, factor, weight, bias}, d_next);
   }
 
-  Rows<T> y_rows(const T* data, int64_t K, T* packed, int e) const {
-    return {data + pair_.y_first * K, K, packed + e * channel_size<T>(K)};
+  // Made for all rows of the strip, as other components may meet more of them; from this pair's first one on.
+  const T* shared_product(const Rows<T>& x, const Rows<T>& y, int channel, int other) const {
+    const SharedProducts<T>& products = *pair_.products;
+    const int64_t index = int64_t{channel} * products.y_channels + other;
+    T* product = products.product + index * kStrip<T>;
+    if (!products.known[index]) {
+      products.known[index] = true;
+      by_vectors::panel_product<false>(pair_.strip.count, x.data + pair_.strip.first * x.depth, x.depth, y.packed,
+                                       kPanel<T>, x.depth, DestinationRows<T, false>{{product}, {nullptr, 0}});
+    }
+    return product + (pair_.x_first - pair_.strip.first) * kPanel<T>;
   }
 
-  void multiply(const Rows<T>& x, const Rows<T>& y, const Destination<T>& destination) const {
+  Rows<T> y_rows(const T* data, int64_t K, T* packed, int channel) const {
+    return {data + pair_.y_first * K, K, packed + channel * channel_size<T>(K)};
+  }
+
+  void multiply(const Rows<T>& x, const Rows<T>& y, const Destination<T>& destination, const Upcoming& next) const {
     if constexpr (kHasDigits<T>)
       if (on_digits<T>(x.depth))
         return pipeline_.multiply(x, pair_.x_first, pair_.x_count, y, pair_.y_count, destination);
-    destination.inputs != nullptr ? multiply_by_vectors<true>(x, y, destination)
-                                  : multiply_by_vectors<false>(x, y, destination);
+    destination.inputs != nullptr ? multiply_by_vectors<true>(x, y, destination, next)
+                                  : multiply_by_vectors<false>(x, y, destination, next);
   }
 
   template <bool adds>
-  void multiply_by_vectors(const Rows<T>& x, const Rows<T>& y, const Destination<T>& destination) const {
+  void multiply_by_vectors(const Rows<T>& x, const Rows<T>& y, const Destination<T>& destination,
+                           const Upcoming& next) const {
     const T* rows = x.data + pair_.x_first * x.depth;
     by_vectors::panel_product<false>(pair_.x_count, rows, x.depth, y.packed, kPanel<T>, x.depth,
-                                     DestinationRows<T, adds>{destination, upcoming(x)});
+                                     DestinationRows<T, adds>{destination, next});
   }
 
   // The next strip's rows come from L3, too late if its products had to ask for them: a share of them beside each
   // product that these rows are in.
-  Upcoming upcoming(const Rows<T>& x) const {
-    const int64_t next = pair_.x_first + pair_.x_count;
-    if (next + pair_.x_count > pair_.x.points(pair_.x_part)) return {nullptr, 0};
-    const int64_t each = x.depth * static_cast<int64_t>(sizeof(T)) / pair_.y.component_of(pair_.y_part).channels;
-    return {reinterpret_cast<const char*>(x.data + next * x.depth) + share_ * pair_.x_count * each, each};
+  Upcoming upcoming_inputs(int channel, int j, int e) const {
+    if (pair_.next == nullptr || channel >= pair_.x.side().group_of(pair_.next->part).channels) return {nullptr, 0};
+    return upcoming(pair_.x.A(l_, pair_.next->part, channel), j, e);
+  }
+  Upcoming upcoming_cotangents(int c, int j, int e) const {
+    if (pair_.next == nullptr || c >= pair_.x.side().component_of(pair_.next->part + j).channels) return {nullptr, 0};
+    return upcoming(pair_.x.D(l_, pair_.next->part + j, c), j, e);
+  }
+  Upcoming upcoming(const Rows<T>& x, int j, int e) const {
+    if (pair_.next->count < pair_.x_count) return {nullptr, 0};
+    const int64_t each = x.depth * static_cast<int64_t>(sizeof(T)) / y_component(j).channels;
+    return {reinterpret_cast<const char*>(x.data + pair_.next->first * x.depth) + e * pair_.x_count * each, each};
   }
 
   const Layer<T>& layer_;
@@ -162,7 +224,7 @@ class StripLayer {
   const StripPair<T>& pair_;
   StripNumbers<T>& numbers_;
   DigitPipeline<T>& pipeline_;
-  int turn_ = 0, share_ = 0;
+  int turn_ = 0;
 };
 
 }  // namespace

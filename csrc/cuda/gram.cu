@@ -12,8 +12,8 @@
 // All sums stay in registers: the products of a pair of channels, where they are multiplied, and the entry's own over
 // columns, channels and layers. K is written once; with more columns than the workspace holds, or more layers than a
 // launch takes, once a launch. The next launch then goes on from K itself, so that an entry is one sum in one order,
-// explicit layers first, whatever the chunk. A symmetric K computes the tiles on and below its diagonal, and its last
-// launch writes every entry to both places.
+// explicit layers first, whatever the chunk. Where K is summed over components, each of them is a launch. A symmetric K
+// computes the tiles on and below its diagonal, and its last launch writes every entry to both places.
 
 namespace ntkfast::cuda {
 namespace {
@@ -27,7 +27,8 @@ using Sums = T[kSide][kSide];
 template <class T, bool kStructured>
 constexpr int kGramBlocks = kStructured && sizeof(T) == 8 ? 1 : kTileBlocks;
 
-// One component of one side. Channel c stands in rows a_row + channel(c)·n of A and d_row + c·n of D.
+// One component of one side. Channel c stands in rows a_row + channel(c)·n of A and d_row + c·n of D; point i is row
+// residual_row + i·stride of K and of J.
 struct GramPart {
   int64_t n, a_row, d_row, residual_row, first_tile;
   int stride, channels, first_channel, number, tile_points;
@@ -171,13 +172,16 @@ __global__ void __launch_bounds__(kThreads, kGramBlocks<T, kStructured>) gram_ke
 }
 
 template <class T>
-GramSide side_of(const Parts<T>& parts) {
+GramSide side_of(const Parts<T>& parts, int together) {
   GramSide side{};
   side.count = parts.count;
   for (int e = 0; e < parts.count; ++e) {
     const Part<T>& part = parts.part[e];
-    side.part[e] = {part.n,      part.a_row,    part.d_row,         part.residual_row, part.first_tile,
-                    part.stride, part.channels, part.first_channel, part.number,       part.tile_points};
+    side.part[e] = {part.n,          part.a_row,
+                    part.d_row,      part.residual_row / together,
+                    part.first_tile, part.stride / together,
+                    part.channels,   part.first_channel,
+                    part.number,     part.tile_points};
   }
   for (int c = 0; c < parts.channels; ++c) side.channel[c] = parts.channel[c];
   return side;
@@ -211,17 +215,25 @@ template <class T>
 struct Plan {
   std::vector<Parts<T>> rows, columns;
   std::vector<GramLayer<T>> layers;  // structured
+  int together;
 };
 
-// Adds the columns of `params`, and if they are the last ones the structured layers, to all of K.
+// The components `only` of all groups.
 template <class T>
-int add_chunk(const Plan<T>& plan, GramParams<T> params, bool last, void* stream) {
-  const int layers = last ? static_cast<int>(plan.layers.size()) : 0, columns = params.columns;
+Plan<T> plan_of(const Gram<T>& p, int only) {
+  const auto a_tile = [](int) { return kTile; };
+  return {tables_of(p.x, true, a_tile, only), tables_of(p.y, true, a_tile, only), structured_layers(p), p.together};
+}
+
+// Adds the columns of `params`, and if `structured` those layers, to all of K; the last one of all mirrors it.
+template <class T>
+int add_chunk(const Plan<T>& plan, GramParams<T> params, bool structured, bool last, void* stream) {
+  const int layers = structured ? static_cast<int>(plan.layers.size()) : 0, columns = params.columns;
   const bool add = params.add;
   for (size_t i = 0; i < plan.rows.size(); ++i)
     for (size_t j = 0; j < (params.symmetric ? i + 1 : plan.columns.size()); ++j) {
-      params.x = side_of(plan.rows[i]);
-      params.y = side_of(plan.columns[j]);
+      params.x = side_of(plan.rows[i], plan.together);
+      params.y = side_of(plan.columns[j], plan.together);
       const int code = for_each_piece(layers, [&](int first, int count) {
         params.add = add || first > 0;
         params.mirror = params.symmetric && last && first + count == layers;
@@ -237,14 +249,14 @@ int add_chunk(const Plan<T>& plan, GramParams<T> params, bool last, void* stream
   return cudaSuccess;
 }
 
+// K of all components, chunk by chunk of the columns of J.
 template <class T>
-int run(const Gram<T>& p, T* workspace, void* stream) {
-  if (most_channels(p.x) > kMaxTableChannels || most_channels(p.y) > kMaxTableChannels) return cudaErrorInvalidValue;
-  const auto a_tile = [](int) { return kTile; };
-  const Plan<T> plan{tables_of(p.x, true, a_tile), tables_of(p.y, true, a_tile), structured_layers(p)};
+int run_by_columns(const Gram<T>& p, GramParams<T> params, T* workspace, void* stream) {
+  const Plan<T> plan = plan_of(p, kAllComponents);
   const int64_t columns = jacobian_columns(p.x, p.use_explicit), chunk = chunk_of(p);
   T* other = p.symmetric ? workspace : workspace + chunk * p.x.residual_rows;
-  GramParams<T> params{p.out, p.y.residual_rows, p.symmetric, false, false, 0, 0, workspace, other, {}, {}, {}};
+  params.J = workspace;
+  params.other_J = other;
   int64_t from = 0;
   do {
     const int64_t count = columns - from < chunk ? columns - from : chunk;
@@ -254,10 +266,31 @@ int run(const Gram<T>& p, T* workspace, void* stream) {
     params.add = from > 0;
     params.columns = static_cast<int>(count);
     from += count;
-    if (code == cudaSuccess) code = add_chunk(plan, params, from == columns, stream);
+    if (code == cudaSuccess) code = add_chunk(plan, params, from == columns, from == columns, stream);
     if (code != cudaSuccess) return code;
   } while (from < columns);
   return cudaSuccess;
+}
+
+// K summed over components, which have structured layers alone.
+template <class T>
+int run_by_components(const Gram<T>& p, GramParams<T> params, void* stream) {
+  for (int j = 0; j < p.together; ++j) {
+    params.add = j > 0;
+    const int code = add_chunk(plan_of(p, j), params, true, j + 1 == p.together, stream);
+    if (code != cudaSuccess) return code;
+  }
+  return cudaSuccess;
+}
+
+template <class T>
+int run(const Gram<T>& p, T* workspace, void* stream) {
+  if (most_channels(p.x) > kMaxTableChannels || most_channels(p.y) > kMaxTableChannels) return cudaErrorInvalidValue;
+  GramParams<T> params{};
+  params.out = p.out;
+  params.pitch = p.y.residual_rows / p.together;
+  params.symmetric = p.symmetric;
+  return p.together > 1 ? run_by_components(p, params, stream) : run_by_columns(p, params, workspace, stream);
 }
 
 }  // namespace

@@ -66,17 +66,22 @@ Part<T> part_of(const Group<T>& group, int j, int number, int tile_points) {
           tile_points};
 }
 
-// The components that have points, or of these the ones in selected groups, as tables. tile_points(channels) is how
-// many points a block takes. A component beyond kMaxTableChannels must have been refused.
+// Every component of a group, for `only` of tables_of.
+constexpr int kAllComponents = -1;
+
+// The components that have points, or of these the ones in selected groups, or of these the one of that number in its
+// group, as tables. tile_points(channels) is how many points a block takes. A component beyond kMaxTableChannels must
+// have been refused.
 template <class T, class TilePoints>
-std::vector<Parts<T>> tables_of(const Sweep<T>& sweep, bool selected, const TilePoints& tile_points) {
+std::vector<Parts<T>> tables_of(const Sweep<T>& sweep, bool selected, const TilePoints& tile_points,
+                                int only = kAllComponents) {
   std::vector<Parts<T>> tables;
   int number = 0;
   for (int g = 0; g < sweep.groups; ++g)
     for (int j = 0; j < sweep.group[g].components; ++j, ++number) {
       const Group<T>& group = sweep.group[g];
       const Component& component = group.component[j];
-      if (group.n == 0 || (selected && !group.selected)) continue;
+      if (group.n == 0 || (selected && !group.selected) || (only != kAllComponents && only != j)) continue;
       if (tables.empty() || tables.back().count == kMaxGroups ||
           tables.back().channels + component.channels > kMaxTableChannels)
         tables.push_back(Parts<T>{});

@@ -17,8 +17,21 @@ namespace {
 
 constexpr const char* kOp = "ntkfast.gram";
 
+// Rows of K: those of all components, or of points where `together` components of each are summed.
+template <class T>
+int64_t entries_of(const Sweep<T>& sweep, int64_t together) {
+  STD_TORCH_CHECK(together >= 1, kOp, ": expected at least 1 component to be summed, got ", together, ".");
+  for (int g = 0; g < sweep.groups; ++g) {
+    const int components = sweep.group[g].components;
+    STD_TORCH_CHECK(together == 1 || !sweep.group[g].selected || together == components, kOp, ": expected groups of ",
+                    together, " components, which are summed, got one of ", components, ".");
+  }
+  return sweep.residual_rows / together;
+}
+
 void gram_op(Tensors parameters, Ints activations, Floats constants, Ints groups, Tensor A, Tensor D, Ints other_groups,
-             Tensor other_A, Tensor other_D, bool symmetric, Ints use_explicit, int64_t chunk, Tensor out) {
+             Tensor other_A, Tensor other_D, bool symmetric, Ints use_explicit, int64_t chunk, int64_t together,
+             Tensor out) {
   with_dtype(kOp, parameters, [&](auto zero) {
     using T = decltype(zero);
     SweepArgs<T> x(kOp, parameters, activations, constants, groups),
@@ -28,18 +41,21 @@ void gram_op(Tensors parameters, Ints activations, Floats constants, Ints groups
     y.set_inputs(other_A);
     y.set_cotangents(other_D);
     check_plain(kOp, out, "out", dtype_of<T>(), parameters[0]);
-    const int64_t rows = x.sweep.residual_rows, columns = y.sweep.residual_rows;
+    const int64_t rows = entries_of(x.sweep, together), columns = entries_of(y.sweep, together);
     check_shape(kOp, out, "out", {rows, columns});
     STD_TORCH_CHECK(!symmetric || groups == other_groups, kOp,
                     ": expected one set of groups for a symmetric gram, got two.");
     STD_TORCH_CHECK(use_explicit.size() == activations.size() && chunk > 0, kOp, ": expected a path for each of ",
                     activations.size(), " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk, ".");
     const auto paths = std::make_unique<bool[]>(use_explicit.size());
-    for (std::size_t l = 0; l < use_explicit.size(); ++l) paths[l] = use_explicit[l] != 0;
+    for (std::size_t l = 0; l < use_explicit.size(); ++l) {
+      paths[l] = use_explicit[l] != 0;
+      STD_TORCH_CHECK(together == 1 || !paths[l], kOp, ": expected structured layers where components are summed.");
+    }
     if (rows == 0 || columns == 0) return;
     const double operations = 2.0 * static_cast<double>(x.sweep.cotangent_rows) *
                               static_cast<double>(y.sweep.cotangent_rows) * stack_features(x.sweep);
-    const Gram<T> p{x.sweep, y.sweep, symmetric, paths.get(), chunk, data_of<T>(out)};
+    const Gram<T> p{x.sweep, y.sweep, symmetric, paths.get(), chunk, static_cast<int>(together), data_of<T>(out)};
     if (parameters[0].is_cpu()) return ntkfast::gram(p, torch_parallel(operations));
 #ifdef NTKFAST_CUDA
     check_channels(kOp, x.sweep);

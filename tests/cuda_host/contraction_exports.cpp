@@ -89,11 +89,11 @@ int jvp(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, v
 
 template <class T>
 int gram(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, const GroupArrays& other, void* other_A,
-         void* other_D, bool symmetric, const bool* use_explicit, int64_t chunk, void* out) {
+         void* other_D, bool symmetric, const bool* use_explicit, int64_t chunk, int together, void* out) {
   HostSweep<T> x(chain, groups), y(chain, other);
   x.set_stacks(A, nullptr, D);
   y.set_stacks(other_A, nullptr, other_D);
-  const ntkfast::Gram<T> p{x.sweep, y.sweep, symmetric, use_explicit, chunk, static_cast<T*>(out)};
+  const ntkfast::Gram<T> p{x.sweep, y.sweep, symmetric, use_explicit, chunk, together, static_cast<T*>(out)};
   auto workspace = workspace_of<T>(ntkfast::cuda::gram_workspace(p));
   return ntkfast::cuda::gram(p, workspace.data(), nullptr);
 }
@@ -126,8 +126,8 @@ int gram(const ChainArrays& chain, const GroupArrays& groups, void* A, void* D, 
   }                                                                                                                 \
   extern "C" int gram_##name(const ChainArrays* chain, const GroupArrays* groups, void* A, void* D,                 \
                              const GroupArrays* other, void* other_A, void* other_D, bool symmetric,                \
-                             const bool* use_explicit, int64_t chunk, void* out) {                                  \
-    return gram<T>(*chain, *groups, A, D, *other, other_A, other_D, symmetric, use_explicit, chunk, out);           \
+                             const bool* use_explicit, int64_t chunk, int together, void* out) {                    \
+    return gram<T>(*chain, *groups, A, D, *other, other_A, other_D, symmetric, use_explicit, chunk, together, out); \
   }
 
 EXPORT(float, float32)

@@ -193,9 +193,11 @@ class SweepLibrary:
         symmetric: bool,
         use_explicit: list[int],
         chunk: int,
+        together: int,
         out: Tensor,
     ) -> int:
         made = Arrays()
         sides = [part for spec, A, D in (side, other) for part in (made.groups(spec), pointer(A), pointer(D))]
         paths = (ctypes.c_bool(symmetric), ctypes.c_void_p(made.array(ctypes.c_bool, use_explicit)))
-        return self.call("gram", out, made.chain(chain), *sides, *paths, ctypes.c_int64(chunk), pointer(out))
+        sizes = (ctypes.c_int64(chunk), ctypes.c_int(together))
+        return self.call("gram", out, made.chain(chain), *sides, *paths, *sizes, pointer(out))

@@ -129,19 +129,38 @@ def check_gram(
 
     def gram(left: Side, right: Side, shape: tuple[int, int], chunk: int = columns) -> Tensor:
         K = torch.full(shape, torch.nan, dtype=dtype)
-        assert library.gram(made.args, left, right, left is right, paths, chunk, K) == 0
+        assert library.gram(made.args, left, right, left is right, paths, chunk, 1, K) == 0
         return K
 
     K, across, back = gram(x, x, (n, n)), gram(x, y, (n, m)), gram(y, x, (m, n))
     for actual, sides, symmetric in ((K, (x, x), True), (across, (x, y), False)):
         expected = unwritten(actual)
-        _ops.gram(made.args, *sides, symmetric, [0] * len(paths), 64, expected)
+        _ops.gram(made.args, *sides, symmetric, [0] * len(paths), 64, 1, expected)
         close(actual, expected, case)
     assert torch.equal(K, K.T)
     assert torch.equal(across, back.T), "exchanging the sides changes no bit"
     if any(paths):  # whichever layers and outputs it cuts
         assert torch.equal(gram(x, x, (n, n), columns // 3 + 1), K), "a chunk changes no bit"
         assert torch.equal(gram(x, y, (n, m), columns // 3 + 1), across)
+
+
+def check_summed_gram(library: SweepLibrary, case: SweepCase, dtype: torch.dtype) -> None:
+    """The groups of most components, against each other and against one of them."""
+    made = make(case, dtype)
+    components = {name: r.n_components for name, r in zip(made.groups.names, made.groups.recordings, strict=True)}
+    k = max(components.values())
+    names = [name for name in components if components[name] == k]
+    x, y = ((made.groups.select(own), made.A, made.D) for own in (names, names[-1:]))
+    points = dict(zip(made.groups.names, made.groups.sizes, strict=True))
+    n, m = sum(points[name] for name in names), points[names[-1]]
+    paths = [0] * len(made.chain.layers)
+    for left, right, shape in ((x, x, (n, n)), (x, y, (n, m)), (y, x, (m, n))):
+        actual = torch.full(shape, torch.nan, dtype=dtype)
+        assert library.gram(made.args, left, right, left is right, paths, 64, k, actual) == 0
+        every = actual.new_empty(k * shape[0], k * shape[1])
+        _ops.gram(made.args, left, right, left is right, paths, 64, 1, every)
+        close(actual, every.view(shape[0], k, shape[1], k).diagonal(dim1=1, dim2=3).sum(-1), case)
+        assert left is not right or torch.equal(actual, actual.T)
 
 
 @contextmanager
@@ -180,6 +199,7 @@ CHECKS = {
     "gram": check_gram,
     "gram_explicit": partial(check_gram, is_explicit=lambda layer: True),
     "gram_mixed": partial(check_gram, is_explicit=lambda layer: layer in (0, 2)),
+    "gram_summed": check_summed_gram,
 }
 SWEEPS = ("jet_forward", "jet_backward", "diag")  # fused for a small network, or else a launch a layer
 DEVICES = {"by_layer": {"shared_bytes": 0}, "large_tiles": {"multiprocessors": 1}}  # beside small tiles
@@ -207,7 +227,7 @@ def test_gemm_equals_torch(library: SweepLibrary, shape: tuple[int, int, int], d
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("name", CHECKS)
 def test_equals_the_cpu_operator(library: SweepLibrary, name: str, case: SweepCase, dtype: torch.dtype) -> None:
-    if name in ("gram", "gram_mixed") and case.name == "many_channels":
+    if name in ("gram", "gram_mixed", "gram_summed") and case.name == "many_channels":
         pytest.skip("thousands of pairs of channels: minutes on the host, and a pair is like any other")
     CHECKS[name](library, case, dtype)
 
@@ -218,8 +238,8 @@ def test_every_cut_of_explicit_columns(library: SweepLibrary, chunk: int, dtype:
     made = make(SweepCase("small", lambda: mlp(nn.Tanh, (2, 5, 4, 1)), {"two": (3, two_components)}), dtype)
     side, rows = (made.groups.spec, made.A, made.D), made.groups.residual_rows
     whole, cut = (torch.full((rows, rows), torch.nan, dtype=dtype) for _ in range(2))
-    assert library.gram(made.args, side, side, True, [1, 1, 1], 44, whole) == 0
-    assert library.gram(made.args, side, side, True, [1, 1, 1], chunk, cut) == 0
+    assert library.gram(made.args, side, side, True, [1, 1, 1], 44, 1, whole) == 0
+    assert library.gram(made.args, side, side, True, [1, 1, 1], chunk, 1, cut) == 0
     assert torch.equal(cut, whole)
 
 
@@ -231,8 +251,8 @@ def test_a_nan_stays_in_its_row_and_column_of_a_gram(
     made.D[-1] = torch.nan
     side, rows = (made.groups.spec, made.A, made.D), made.groups.residual_rows
     actual, expected = (torch.zeros(rows, rows, dtype=dtype) for _ in range(2))
-    assert library.gram(made.args, side, side, True, paths, 100, actual) == 0
-    _ops.gram(made.args, side, side, True, paths, 100, expected)
+    assert library.gram(made.args, side, side, True, paths, 100, 1, actual) == 0
+    _ops.gram(made.args, side, side, True, paths, 100, 1, expected)
     assert 0 < expected.isnan().sum() < rows * rows
     close(actual, expected)
 

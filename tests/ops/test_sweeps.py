@@ -57,7 +57,7 @@ def calls(dtype: torch.dtype) -> dict[str, tuple]:
         "factor_diag": (*chain, *side, memory["diag"]),
         "vjp": (*chain, *side, memory["rows"], grads),
         "jvp": (*chain, *side, [torch.ones_like(g) for g in grads], memory["rows64"]),
-        "gram": (*chain, *side, *side, True, [0, 1, 0], 64, memory["K"]),
+        "gram": (*chain, *side, *side, True, [0, 1, 0], 64, 1, memory["K"]),
         "gemm": (torch.rand(7, 5, dtype=dtype), torch.rand(5, 3, dtype=dtype), torch.zeros(7, 3, dtype=dtype)),
     }
 
