@@ -16,6 +16,7 @@ import bench_contraction
 import bench_gram
 import bench_memory
 import bench_operator
+import bench_outputs
 import bench_roofline
 import bench_step
 import bench_trace
@@ -105,6 +106,18 @@ def gram() -> Iterator[Found]:
         yield f"{width}x{n} {dtype}", record, rows
 
 
+def outputs() -> Iterator[Found]:
+    for n, summed in bench_outputs.SIZES:
+        record = bench_outputs.compare(n, summed)
+        what = f"gram of ten outputs{', summed' * summed}, N = {n}"
+        detail = _times(record, "ntkfast", "unfused", "torch.func")
+        rows = [
+            Row(f"{what}, against {rival}", 1, ratio(record, rival), "×", True, detail)
+            for rival in ("torch.func", "unfused")
+        ]
+        yield f"{n} {'summed' if summed else 'all'}", record, rows
+
+
 def contraction() -> Iterator[Found]:
     for width, n, dtype in bench_contraction.RATES:
         record = bench_contraction.rate(width, n, dtype)
@@ -166,7 +179,7 @@ def agreement() -> Iterator[Found]:
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Found]]] = {
-    f.__name__: f for f in (agreement, trace, roofline, gram, contraction, operator, step, memory)
+    f.__name__: f for f in (agreement, trace, roofline, gram, outputs, contraction, operator, step, memory)
 }
 
 

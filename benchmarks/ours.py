@@ -53,6 +53,13 @@ def gram(net: nn.Module, points: Tensor) -> Tensor:
     return ntk.gram(net, points, residuals()["r"])
 
 
+def gram_of_outputs(net: nn.Module, points: Tensor, summed: bool) -> Tensor:
+    """K of all outputs, (n·o, n·o), or summed over them, (n, n)."""
+    import ntkfast as ntk
+
+    return ntk.gram(net, points, sum_components=summed)
+
+
 def factors(net: nn.Module, points: Tensor):
     """One sweep of the wave residual."""
     import ntkfast as ntk

@@ -13,8 +13,8 @@
 // from there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of
 // rows meets all of them before it leaves L2. The strips of some points follow one another, one for each component, or
 // one for all where K is summed over components: the products of their inputs are made once. Where the columns are more
-// than a chunk, K is passed over once for each chunk. Of a symmetric K each panel meets the rows from its own first one
-// on, and what lies below the diagonal is written twice.
+// than a chunk, K is passed over once for each chunk. Of a symmetric K each panel meets the points from its own first
+// one on, of all components, and what lies below the diagonal is written twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -69,16 +69,18 @@ void for_each_entry(T* k, int64_t k_stride, T* tile, int64_t tile_stride, int64_
     for (int64_t i = 0; i < count; ++i) body(k[i * k_stride], tile[i * tile_stride]);
 }
 
-// Runs body(strip) for the strips of x that pair with a task: all of them, or one triangle.
+// Runs body(strip) for the strips of x that pair with a task: all of them, or one triangle, which in the task's own
+// group is that of points, whatever their components.
 template <class T, class Body>
 void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body& body) {
   for (int group = 0; group < x.parts; group += x.group_of(group).components) {
+    const int end = group + x.group_of(group).components;
+    if (p.symmetric && end <= task.part) continue;
     const int64_t n = x.group_of(group).n;
-    for (int64_t first = 0; first < n; first += kStripRows)
-      for (int part = group; part < group + x.group_of(group).components; part += x.together) {
-        const bool above = part < task.part || (part == task.part && first + kStripRows <= task.first);
-        if (!p.symmetric || !above) body(Strip{part, first, n - first < kStripRows ? n - first : kStripRows});
-      }
+    int64_t first = p.symmetric && group <= task.part ? task.first / kStripRows * kStripRows : 0;
+    for (; first < n; first += kStripRows)
+      for (int part = group; part < end; part += x.together)
+        body(Strip{part, first, n - first < kStripRows ? n - first : kStripRows});
   }
 }
 
@@ -160,20 +162,32 @@ class GramPass {
     bool* known;
   };
 
-  // Whether the strips of a part share the products of A: vectors write them, and are not faster than to read them.
+  // Whether the strips of a part share the products of A. Digits do not: those of an input take less time than vectors,
+  // and would have to be waited for.
   bool shares_products(int l, int part) const {
     const Layer<T>& layer = p_.x.layer[l];
     const bool digits = on_digits<T>(layer.n_in) || on_digits<T>(layer.n_out);
     return x_.group_of(part).components > 1 && layer.weight_jacobian != T(0) && !digits;
   }
 
-  // Whether x and y are the same points of the same component.
+  // Whether x and y are the same points, and of the same component.
+  bool same_group(PanelOf panel, const Strip& strip) const {
+    return p_.symmetric && x_.group.get()[strip.part] == x_.group.get()[panel.part];
+  }
   bool same_part(PanelOf panel, const Strip& strip) const { return p_.symmetric && strip.part == panel.part; }
 
   // The first row of a strip that meets a panel, past its end if none does: of a symmetric K, from the diagonal block
   // on.
   int64_t first_row(PanelOf panel, const Strip& strip) const {
-    return same_part(panel, strip) && panel.first > strip.first ? panel.first - strip.first : 0;
+    return same_group(panel, strip) && panel.first > strip.first ? panel.first - strip.first : 0;
+  }
+
+  // The first row of a strip that is written to the other triangle too, for column j of a panel. The diagonal block of
+  // two components has its mirror image among the blocks of their tasks.
+  int64_t first_mirrored(PanelOf panel, const Strip& strip, int64_t j) const {
+    if (!same_group(panel, strip)) return 0;
+    const int64_t above = panel.first + (same_part(panel, strip) ? j + 1 : panel.count) - strip.first;
+    return above > 0 ? above : 0;
   }
 
   template <class Body>
@@ -193,8 +207,7 @@ class GramPass {
       const Strip& strip = block.strip[s];
       const int64_t rows = x_.index(strip.part, strip.first), stride = x_.stride(strip.part);
       for (int64_t j = 0; j < panel.count; ++j) {
-        const int64_t above = same_part(panel, strip) ? panel.first + j + 1 - strip.first : 0;
-        const int64_t r = above > 0 ? above : 0;
+        const int64_t r = first_mirrored(panel, strip, j);
         for_each_entry(p_.out + y_.index(panel.part, panel.first + j) * x_.entries() + rows + r * stride, stride,
                        sums + s * kStrip<T> + r * kPanel<T> + j, kPanel<T>, strip.count - r,
                        [](T& k, T sum) { k = sum; });

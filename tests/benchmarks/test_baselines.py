@@ -153,3 +153,19 @@ def test_unfused_pull_back_is_the_transpose_of_the_push(kind, in_place):
     target = g if in_place else torch.empty_like(g)
     module.pull(g, h, s1, q, spec.omega, t, u, out=target)
     assert close(target, expected)
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_kernels_of_all_outputs(summed):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3)]
+    net, x = torch.nn.Sequential(*layers).double(), torch.randn(4, 5, dtype=torch.float64)
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(u, list(net.parameters()), retain_graph=True)])
+        for u in net(x).flatten()
+    ]
+    K = torch.stack(rows) @ torch.stack(rows).T
+    expected = K.view(4, 3, 4, 3).diagonal(dim1=1, dim2=3).sum(-1) if summed else K
+    outputs = load("baselines.outputs")
+    for kernel in (outputs.by_jacobian, outputs.unfused):
+        assert close(kernel(net, x, summed), expected)
