@@ -61,8 +61,10 @@ def gram(
         TypeError: arguments of a wrong type.
 
     Cost:
-        The sweeps, and for each layer n m C C' (n_in + n_out) multiply–adds (structured) or n m n_in n_out (explicit),
-        half of it if symmetric; the factors and K in memory.
+        The sweeps, and for each layer and entry of K C C' (n_in + n_out) multiply–adds (structured) or n_in n_out
+        (explicit), half of it if symmetric; the factors and K in memory. On a CPU the k components of a point share
+        products of inputs: C C' (n_in/k + n_out). A sum over components takes k of these for each entry, or all k²
+        where a layer is explicit.
 
     Accuracy:
         On processors with AMX, relative to √(K_ii K_jj) rather than to an entry's own terms (README, accuracy).
