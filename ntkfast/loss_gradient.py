@@ -65,8 +65,10 @@ def loss_gradient(
         TypeError: arguments of a wrong type.
 
     Cost:
-        6 N C Σ n_in n_out flops. For linear residuals on a CPU O(P) numbers a thread beside the result, otherwise
-        N C Σ (n_in + 2 n_out).
+        6 n C Σ n_in n_out flops for n points with C channels: a third each for the way there, the way back and the
+        gradient. Where traces are asked for, or residuals are not linear, or on a GPU, each component of a point takes
+        a way back of its own. For linear residuals on a CPU O(P) numbers a thread beside the result, otherwise
+        n C Σ (n_in + 2 n_out).
 
     Reference:
         Wang, Yu, Perdikaris, *When and why PINNs fail to train*, 2022, equations 6.5 and 6.6, for what the traces are

@@ -130,6 +130,46 @@ def test_components_that_need_some_channels_of_their_group(dtype: torch.dtype):
     assert close(found.traces["u"], f.trace()["u"].double(), dtype)
 
 
+SEVERAL = {
+    "uneven": (lambda: mlp(nn.Tanh), 2, uneven),
+    "three outputs": (lambda: mlp(nn.Tanh, (2, 9, 3)), 2, ntk.value),
+    "classifier": (lambda: mlp(nn.ReLU, (30, 40, 33, 10)), 30, ntk.value),
+    "activation at the end": (lambda: nn.Sequential(*mlp(nn.Tanh, (2, 9, 3)), nn.Sigmoid()), 2, ntk.value),
+    "one layer": (lambda: nn.Sequential(nn.Linear(2, 4)), 2, ntk.value),
+}
+
+
+@pytest.mark.parametrize("n", [1, 33, 700])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_components_go_back_together_where_no_traces_are_asked_for(name: str, n: int, dtype: torch.dtype):
+    """Beside a group of one component, and with parameters that are left out."""
+    make, columns, residual = SEVERAL[name]
+    net, x = randomized(make()).to(dtype), uniform(n, columns).to(dtype)
+    groups, weights = {"several": (x, residual), "one": (x[:20], residual)}, {"several": 3.0, "one": 0.5}
+    if residual is ntk.value:
+        groups["one"] = (x[:20], ntk.value[1])
+    gradient = flat(ntk.loss_gradient(net, groups, weights).gradient)
+    assert close(gradient, by_autograd(net, groups, weights)[1], dtype)
+    assert close(gradient, flat(ntk.loss_gradient(net, groups, weights, traces=True).gradient).double(), dtype)
+    name, first = next(iter(net.named_parameters()))
+    expected = flat(ntk.loss_gradient(net, groups, weights).gradient)[first.numel() :]
+    first.requires_grad_(False)
+    assert close(flat(ntk.loss_gradient(net, groups, weights).gradient), expected.double(), dtype)
+
+
+def test_components_that_go_back_together_give_the_same_bits_every_time():
+    net, x = randomized(mlp(nn.ReLU, (30, 40, 10))), uniform(500, 30)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append([flat(ntk.loss_gradient(net, {"u": (x, ntk.value)}).gradient) for _ in range(3)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(same[0], each) for same in found for each in same)
+    assert close(found[0][0], found[1][0], torch.float64)
+
+
 def test_seeds_may_have_any_strides(dtype: torch.dtype):
     net, x = randomized(mlp(nn.Tanh, (2, 9, 3))).to(dtype), uniform(7).to(dtype)
     chain, args = chain_args(net)

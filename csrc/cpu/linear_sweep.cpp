@@ -7,6 +7,7 @@
 //
 //   r = Σ_c s_c u_c − y        x = pull ∘ r        (Jᵀx)[W] = Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾)        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
+// Jᵀx alone asks for the components j of a point together: the seeds Σ_j x_j s_j go back once and give Σ_j x_j D_j.
 // Where the sweep turns (turn.h) the last layer's part is (Jᵀx)[w] = Σ_i x_i q_i, (Jᵀx)[b] = Σ_i x_i s₀.
 //
 // A tile goes through all layers and back before the next one starts, so that nothing of it leaves the cache but its
@@ -24,6 +25,12 @@ bool asks_for_gradient(const LinearSweep<T>& p) {
   return false;
 }
 
+// Whether the components of a group go back together.
+template <class T>
+bool goes_together(const LinearSweep<T>& p, const Group<T>& group) {
+  return group.components > 1 && p.sweep.diag == nullptr && p.sweep.D == nullptr && asks_for_gradient(p);
+}
+
 // Every tile goes over all sums of the gradient. Where products are fast that is what takes time, so tiles are larger.
 template <class T>
 int64_t tile_rows(const LinearSweep<T>& p) {
@@ -37,7 +44,11 @@ template <class T>
 class LinearLayout : public SlotLayout {
  public:
   LinearLayout(const LinearSweep<T>& p, const Tiling<T>& tiling)
-      : A(p.sweep.layers + 1), Z(p.sweep.layers), weight(p.sweep.layers), bias(p.sweep.layers) {
+      : A(p.sweep.layers + 1),
+        Z(p.sweep.layers),
+        weight(p.sweep.layers),
+        bias(p.sweep.layers),
+        every_channel(max_channels(p.sweep)) {
     const Sweep<T>& sweep = p.sweep;
     const int L = sweep.layers, channels = max_channels(sweep);
     const int64_t rows = tiling.max_rows(), points = tiling.max_points();
@@ -58,6 +69,10 @@ class LinearLayout : public SlotLayout {
     factor = take(gradient ? rows : 0);
     cotangents = take(gradient ? left_size<T>(widest(sweep), rows) : 0);
     pulled = take(points);
+    bool together = false;
+    for (int g = 0; g < sweep.groups; ++g) together = together || goes_together(p, sweep.group[g]);
+    seeds = take(together ? rows * sweep.layer[L - 1].n_out : 0);
+    for (int c = 0; c < channels; ++c) every_channel.get()[c] = c;
     a_products = sweep.diag == nullptr ? 0 : take(L * points * pairs_of(channels));
     d_products = sweep.diag == nullptr ? 0 : take(points * pairs_of(channels));
     sums = total;
@@ -82,8 +97,9 @@ class LinearLayout : public SlotLayout {
     return stacks;
   }
 
-  int64_t scratch, D[2], inputs, row, factor, cotangents, pulled, a_products, d_products, sums;
+  int64_t scratch, D[2], inputs, row, factor, cotangents, pulled, seeds, a_products, d_products, sums;
   Buffer<int64_t> A, Z, weight, bias;
+  Buffer<int> every_channel;
 };
 
 // r = found − y and x of point i of one component, the latter to pulled[i].
@@ -111,6 +127,29 @@ void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T>
              u.data[component.channel[c] * u.channel + i * u.row + o];
     finish_row(p, tile, j, i, r, pulled);
   }
+}
+
+// Rows of all components, and the one that stands for them: it has every channel of the group and the seeds Σ_j x_j s_j,
+// which are written to `seeds`, (channels, count, outputs). x becomes 1.
+template <class T>
+Component together(const LinearSweep<T>& p, const Tile<T>& tile, Stack<T> u, const int* every_channel, T* seeds, T* x) {
+  const Group<T>& group = *tile.group;
+  const int64_t outputs = p.sweep.layer[p.sweep.layers - 1].n_out, channel = tile.count * outputs;
+  for (int64_t k = 0; k < group.channels * channel; ++k) seeds[k] = T(0);
+  for (int j = 0; j < group.components; ++j) {
+    evaluate_rows(p, tile, j, u, x);
+    const Component& component = group.component[j];
+    const T* seed = static_cast<const T*>(component.seed);
+    const int64_t* stride = component.seed_stride;
+    for (int c = 0; c < component.channels; ++c)
+      for (int64_t i = 0; i < tile.count; ++i)
+        for (int64_t o = 0; o < outputs; ++o)
+          seeds[component.channel[c] * channel + i * outputs + o] +=
+              x[i] * seed[c * stride[0] + (tile.first + i) * stride[1] + o * stride[2]];
+  }
+  for (int64_t i = 0; i < tile.count; ++i) x[i] = T(1);
+  const T* first = seeds - tile.first * outputs;  // of the group's first point
+  return {0, group.channels, group.directions, group.collapsed, every_channel, first, {channel, outputs, 1}};
 }
 
 // What the weight gradients work in: the rows of x∘A that belong to a component, two packed panels of them, and the
@@ -223,6 +262,13 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
         [&](int l, Points points) { of_cotangents(0, l, points); });
   }
   forward_tile(sweep, L, forward, tile, stacks, scratch, keep_inputs, of_inputs);
+  if (goes_together(p, group)) {
+    const Component all = together(p, tile, stacks.A[L], slot.every_channel.get(), memory + slot.seeds, x);
+    pull_in_place(sweep, stacks);
+    return backward_tile(
+        sweep, backward, tile, all, first, stacks, scratch, [&](int l) { keep_cotangents(l, all); },
+        [](int, Points) {});
+  }
   for (int j = 0; j < group.components; ++j) {
     const Component& component = group.component[j];
     if (j + 1 == group.components) pull_in_place(sweep, stacks);

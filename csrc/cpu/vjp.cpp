@@ -8,7 +8,8 @@
 
 // (Jᵀx)[W] = Σ_c (x ∘ D⁽ᶜ⁾)ᵀ A⁽ᶜ⁾        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
-// One product per layer whose inner index runs over all rows of D. A task owns a band of rows of W, so that the sum
+// One product per layer whose inner index runs over all rows of A: the components of a point share them, so that their
+// cotangents are added up first, Σ_j x_j D_j. A task owns a band of rows of W, so that the sum
 // over rows has one order and needs no reduction. Rows are taken in blocks: the block of x∘D is packed once, the block
 // of A panel by panel. First and last layers have few inputs or few outputs: there tiles would be mostly empty, and
 // outer products, row by row, take their place.
@@ -21,31 +22,42 @@ constexpr int64_t kRowBlock = 128;
 constexpr int64_t kBand = 252;
 constexpr int64_t kNarrow = 4;
 
-// Row r of D belongs to stack row a[r] of A and has the factor x[r]; is_value marks the value channel, the bias's own.
+// The cotangents that row r of the stack A is multiplied with, Σ_t x[t] ∘ D[d[t]] over first[r] ≤ t < first[r+1]: one
+// for each component that has its channel. Rows of the value channel are the bias's own.
 template <class T>
 struct RowMap {
-  int64_t rows = 0;
-  int64_t *d, *a;
+  int64_t rows = 0, terms = 0;
+  int64_t *a, *first, *d;
   T* x;
   bool* is_value;
 };
 
+// Channel `channel` of a group.
 template <class T>
-void fill_row_map(const Vjp<T>& p, RowMap<T>& map) {
-  for (int g = 0; g < p.sweep.groups; ++g) {
-    const Group<T>& group = p.sweep.group[g];
-    if (!group.selected) continue;
+void fill_channel(const Vjp<T>& p, const Group<T>& group, int channel, RowMap<T>& map) {
+  for (int64_t i = 0; i < group.n; ++i) {
+    const int64_t before = map.terms;
     for (int j = 0; j < group.components; ++j) {
       const Component& component = group.component[j];
-      for (int c = 0; c < component.channels; ++c)
-        for (int64_t i = 0; i < group.n; ++i, ++map.rows) {
-          map.d[map.rows] = component.row + c * group.n + i;
-          map.a[map.rows] = group.row + component.channel[c] * group.n + i;
-          map.x[map.rows] = p.x[group.residual_row + i * group.components + j];
-          map.is_value[map.rows] = c == 0;
-        }
+      for (int c = 0; c < component.channels; ++c) {
+        if (component.channel[c] != channel) continue;
+        map.d[map.terms] = component.row + c * group.n + i;
+        map.x[map.terms++] = p.x[group.residual_row + i * group.components + j];
+      }
     }
+    if (map.terms == before) return;  // nobody asks for it
+    map.a[map.rows] = group.row + channel * group.n + i;
+    map.is_value[map.rows] = channel == 0;
+    map.first[++map.rows] = map.terms;
   }
+}
+
+template <class T>
+void fill_row_map(const Vjp<T>& p, RowMap<T>& map) {
+  map.first[0] = 0;
+  for (int g = 0; g < p.sweep.groups; ++g)
+    for (int channel = 0; p.sweep.group[g].selected && channel < p.sweep.group[g].channels; ++channel)
+      fill_channel(p, p.sweep.group[g], channel, map);
 }
 
 // Features first … first + height − 1 of those that a layer's bands divide into nearly equal parts.
@@ -79,9 +91,13 @@ void weight_band(const Vjp<T>& p, int l, const RowMap<T>& map, Band band, T* mem
   for (int64_t from = 0; from < map.rows; from += kRowBlock) {
     const int64_t depth = map.rows - from < kRowBlock ? map.rows - from : kRowBlock;
     for (int64_t k = 0; k < depth; ++k) {
-      const T* d = p.sweep.D[l] + map.d[from + k] * layer.n_out + band.first;
-      const T x = map.x[from + k] * layer.weight_jacobian;
-      for (int64_t m = 0; m < height; ++m) cotangents[k * row + m] = x * d[m];
+      T* sum = cotangents + k * row;
+      for (int64_t t = map.first[from + k]; t < map.first[from + k + 1]; ++t) {
+        const T* d = p.sweep.D[l] + map.d[t] * layer.n_out + band.first;
+        const T x = map.x[t] * layer.weight_jacobian;
+        const bool adds = t > map.first[from + k];
+        for (int64_t m = 0; m < height; ++m) sum[m] = adds ? sum[m] + x * d[m] : x * d[m];
+      }
     }
     const Left<T> left = left_of_columns(cotangents, row, height, depth, split);
     for (int64_t q = 0; q < panels; ++q) {
@@ -117,17 +133,18 @@ void narrow_band(const Vjp<T>& p, int l, const RowMap<T>& map, Band band, T* sum
   const bool wide_inputs = layer.n_in > layer.n_out;
   const int64_t narrow = wide_inputs ? layer.n_out : layer.n_in, height = band.height;
   for (int64_t i = 0; i < narrow * height; ++i) sums[i] = T(0);
-  for (int64_t r = 0; r < map.rows; ++r) {
-    const T* a = p.sweep.A[l] + map.a[r] * layer.n_in;
-    const T* d = p.sweep.D[l] + map.d[r] * layer.n_out;
-    const T* wide = (wide_inputs ? a : d) + band.first;
-    const T* thin = wide_inputs ? d : a;
-    for (int64_t k = 0; k < narrow; ++k) {
-      const T factor = map.x[r] * layer.weight_jacobian * thin[k];
-      T* to = sums + k * height;
-      for (int64_t m = 0; m < height; ++m) to[m] += factor * wide[m];
+  for (int64_t r = 0; r < map.rows; ++r)
+    for (int64_t t = map.first[r]; t < map.first[r + 1]; ++t) {
+      const T* a = p.sweep.A[l] + map.a[r] * layer.n_in;
+      const T* d = p.sweep.D[l] + map.d[t] * layer.n_out;
+      const T* wide = (wide_inputs ? a : d) + band.first;
+      const T* thin = wide_inputs ? d : a;
+      for (int64_t k = 0; k < narrow; ++k) {
+        const T factor = map.x[t] * layer.weight_jacobian * thin[k];
+        T* to = sums + k * height;
+        for (int64_t m = 0; m < height; ++m) to[m] += factor * wide[m];
+      }
     }
-  }
   const int64_t along = wide_inputs ? 1 : layer.n_in, across = wide_inputs ? layer.n_in : 1;
   for (int64_t k = 0; k < narrow; ++k)
     for (int64_t m = 0; m < height; ++m) p.weight[l][k * across + (band.first + m) * along] = sums[k * height + m];
@@ -140,9 +157,11 @@ void bias_gradient(const Vjp<T>& p, int l, const RowMap<T>& map) {
   for (int64_t m = 0; m < layer.n_out; ++m) to[m] = T(0);
   for (int64_t r = 0; r < map.rows; ++r) {
     if (!map.is_value[r]) continue;
-    const T* row = p.sweep.D[l] + map.d[r] * layer.n_out;
-    const T x = map.x[r] * layer.bias_jacobian;
-    for (int64_t m = 0; m < layer.n_out; ++m) to[m] += x * row[m];
+    for (int64_t t = map.first[r]; t < map.first[r + 1]; ++t) {
+      const T* row = p.sweep.D[l] + map.d[t] * layer.n_out;
+      const T x = map.x[t] * layer.bias_jacobian;
+      for (int64_t m = 0; m < layer.n_out; ++m) to[m] += x * row[m];
+    }
   }
 }
 
@@ -152,10 +171,10 @@ template <class T>
 void vjp(const Vjp<T>& p, const Parallel& parallel) {
   const Sweep<T>& sweep = p.sweep;
   const int L = sweep.layers;
-  Buffer<int64_t> index(2 * sweep.cotangent_rows);
+  Buffer<int64_t> inputs(sweep.rows), first(sweep.rows + 1), cotangents(sweep.cotangent_rows);
   Buffer<T> factor(sweep.cotangent_rows);
-  Buffer<bool> is_value(sweep.cotangent_rows);
-  RowMap<T> map{0, index.get(), index.get() + sweep.cotangent_rows, factor.get(), is_value.get()};
+  Buffer<bool> is_value(sweep.rows);
+  RowMap<T> map{0, 0, inputs.get(), first.get(), cotangents.get(), factor.get(), is_value.get()};
   fill_row_map(p, map);
   Buffer<int64_t> start(L + 1), bands(L + 1);
   int64_t memory = 0;
