@@ -17,7 +17,7 @@ from .memory import (
     panel_bytes,
     streaming_bytes,
 )
-from .snapshot import Workspace, scratch, sweep
+from .snapshot import Snapshot, Workspace, scratch, sweep
 from .streaming import chunks
 from .sweep import ChainArgs, GroupArgs
 
@@ -70,20 +70,28 @@ def assemble(
     left = list(chunks(chain, args, x, points, joined=False))  # a group at a time, as points were counted
     right = left if y is None else list(chunks(chain, args, y, points, joined=False))
     for i, (row, piece, seeds) in enumerate(left):
+        f = g = None  # factors of one piece a side were counted: the last ones go before the next ones are made
         f = sweep(chain, args, piece, Workspace(), seeds)
-        for j, (column, other, other_seeds) in enumerate(right):
-            if y is None and j > i:
-                break
+        for j, (column, other, other_seeds) in enumerate(right if y is not None else right[: i + 1]):
+            g = None
             g = f if y is None and i == j else sweep(chain, args, other, Workspace(), other_seeds)
-            part = like.new_empty(f.groups.residual_rows // together, g.groups.residual_rows // together)
-            contract(f, g, part, chosen, formed, together=together)
-            part = _summed(part, entries)
-            rows = slice(row // summed, row // summed + part.shape[0])
-            columns = slice(column // summed, column // summed + part.shape[1])
-            K[rows, columns] = part
-            if y is None and i != j:
-                K[columns, rows] = part.T
+            place = (row // summed, column // summed)
+            _write_tile(K, place, _tile(f, g, chosen, formed, together, entries), y is None and i != j)
     return K
+
+
+def _tile(f: Snapshot, g: Snapshot, explicit: list[int], formed: int | None, together: int, entries: int) -> Tensor:
+    """K of a piece of either side, summed up."""
+    part = f.A.new_empty(f.groups.residual_rows // together, g.groups.residual_rows // together)
+    contract(f, g, part, explicit, formed, together=together)
+    return _summed(part, entries)
+
+
+def _write_tile(K: Tensor, place: tuple[int, int], tile: Tensor, mirrored: bool) -> None:
+    rows, columns = (slice(first, first + size) for first, size in zip(place, tile.shape, strict=True))
+    K[rows, columns] = tile
+    if mirrored:
+        K[columns, rows] = tile.T
 
 
 def _points_at_once(

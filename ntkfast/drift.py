@@ -163,6 +163,7 @@ def _tiles(sides: list[_Side], budget: int) -> Iterator[tuple[Tensor, Tensor, fl
     keep = 2 * factor_bytes(sides[0].chain, groups) <= budget
     kept = [[side.sweep(piece) for piece in own] for side, own in zip(sides, pieces, strict=True)] if keep else None
     for i in range(len(pieces[0])):
+        rows = columns = None  # factors of four pieces were counted: the last ones go before the next ones are made
         rows = [kept[s][i] if kept else sides[s].sweep(pieces[s][i]) for s in range(2)]
         for j in range(i + 1):
             tiles = []

@@ -16,7 +16,7 @@ from .tiles import digit_row, split_row
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
-_STRIP_ROWS = 32
+_STRIP_ROWS, _SHARED_PAIRS = 32, 64
 _SUMS_BYTES = 2**17  # 32 strips of 32 × 128 bytes
 FACTOR_BYTES = 2**30  # without a budget
 LEAST_COLUMNS = 32  # of explicit Jacobians at a time
@@ -112,13 +112,13 @@ def gram_bytes(
 def panel_bytes(chain: Chain, x: GroupArgs, y: GroupArgs | None, together: int = 1) -> int:
     """Bytes that the threads of a gram work in (csrc/cpu/gram.cpp).
 
-    Two panels each, which are of A and of D of the components that are summed together, the sums of those, and where
+    Two panels each, which are of A and of D of the components that are summed together, their sums, and where
     components share products of A, these.
     """
     columns = x if y is None else y
     inputs, others = (max((r.spec.n_channels for r in side.recordings), default=1) for side in (x, columns))
     cotangents = max((max(r.spec.n_cotangents) for r in columns.recordings), default=1) * together
-    shared = inputs * others if any(r.n_components > 1 for r in x.recordings) else 0
+    shared = min(inputs * others, _SHARED_PAIRS) if any(r.n_components > 1 for r in x.recordings) else 0
     panels = _PANEL_BYTES * ((others + cotangents) * max(chain.widths) + _STRIP_ROWS * shared)
     return torch.get_num_threads() * 2 * (panels + _SUMS_BYTES)
 

@@ -55,6 +55,33 @@ def test_every_tile_border_is_handled(n: int, residual, dtype: torch.dtype):
     assert close(S, summed(expected, k), dtype)
 
 
+@pytest.mark.parametrize("options", [{}, {"sum_components": True}], ids=["whole", "summed"])
+@pytest.mark.parametrize("columns", [10, 64])
+def test_exchanging_the_sides_and_cutting_points_changes_no_bit(columns: int, options: dict, dtype: torch.dtype):
+    """Wherever an entry stands, its terms are added in one order."""
+    net = randomized(mlp(nn.ReLU, (columns, 64, 128, 10))).to(dtype)
+    x, y = uniform(70, columns).to(dtype), uniform(45, columns, seed=2).to(dtype)
+    k = 1 if options else 10
+    K = ntk.gram(net, x, method="structured", **options)
+    assert torch.equal(ntk.gram(net, x[5:], method="structured", **options), K[5 * k :, 5 * k :])
+    across = ntk.gram(net, x, ntk.value, y, method="structured", **options)
+    assert torch.equal(across, ntk.gram(net, y, ntk.value, x, method="structured", **options).T)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["whole", "summed"])
+@pytest.mark.parametrize("residual", ["gradient", "value and laplacian"])
+def test_many_channels_of_which_few_are_shared(residual: str, together: bool, dtype: torch.dtype):
+    names = [f"x{i}" for i in range(20)]
+    functions = {
+        "gradient": lambda u: {name: u.d(**{name: 1}) for name in names},
+        "value and laplacian": lambda u: {"value": u, "laplacian": u.laplacian(*names)},
+    }
+    many = ntk.residual(*names)(functions[residual])
+    net, x = randomized(mlp(nn.Tanh, (20, 9, 6, 1))).to(dtype), uniform(35, 20).to(dtype)
+    expected = reference.gram(double(net), x.double(), many, sum_components=together)
+    assert close(ntk.gram(net, x, many, sum_components=together, method="structured"), expected, dtype)
+
+
 @pytest.mark.parametrize("n", [33, 70])
 def test_components_that_share_products_have_the_bits_of_each_alone(n: int, dtype: torch.dtype):
     net, x = randomized(mlp(nn.ReLU, (30, 40, 5))).to(dtype), uniform(n, 30).to(dtype)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -116,6 +117,23 @@ def test_the_least_budget_takes_pieces_of_eight(monkeypatch, module):
 def test_a_megabyte_is_enough_up_to_width_64(module, widths, residual):
     net, x = ntk.MLP(widths, dtype=torch.float64), uniform(70)
     VERBS[module](net, x, residual, memory="1MB")
+
+
+@pytest.mark.parametrize("module", VERBS, ids=lambda module: module.__name__)
+def test_factors_of_a_piece_are_gone_before_others_take_their_place(monkeypatch, module):
+    """The budget counts one piece of either side and network."""
+    net, x, made, alive = NARROW.net(), uniform(60), [], []
+
+    def recorded(*args):
+        alive.append(sum(factors() is not None for factors in made))
+        found = sweep(*args)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(module, "sweep", recorded)
+    at_least_budget(VERBS[module], net, x, wave)
+    assert len(alive) > 8
+    assert max(alive) == {assembly: 1, drift: 3}[module]
 
 
 @pytest.mark.parametrize("module", VERBS, ids=lambda module: module.__name__)

@@ -365,3 +365,14 @@ def test_malformed_operator_calls_are_refused():
         ops.vjp([torch.zeros(0, 0), e], [0], constants[:6], [3, 0, 0, 1, 1, 0, 0], e, e, torch.zeros(3), [e, e])
     with pytest.raises(RuntimeError, match="expected"):
         ops.jet_forward(*points[:3], [torch.zeros(2**31, 0)], [e], [e], [2**31, 4095, 0, 0, 1], e, e, e)
+
+
+def test_derivatives_of_gelu_in_its_tanh_form_keep_their_digits_in_the_tails():
+    """1 − tanh² would have lost half of them."""
+    net = nn.Sequential(nn.GELU(approximate="tanh"), nn.Linear(1, 1))
+    curvature = ntk.residual("x")(lambda u: u.d(x=2))
+    with torch.no_grad():
+        net[1].weight.fill_(1.0)
+    x = torch.linspace(-4, 4, 401)[:, None]
+    found, exact = curvature(net, x).detach(), curvature(net.double(), x.double()).detach()
+    assert ((found - exact).abs() <= 2e-5 * exact.abs() + 1e-7).all()

@@ -13,8 +13,7 @@
 //   softplus  y = βz                σ₁ = s(y)               σ₂ = βs'(y)             σ₃ = β²s''(y)
 //   SiLU      z s(z)                σ₁ = s + zs'            σ₂ = 2s' + zs''         σ₃ = 3s'' + zs'''
 //   GELU      zΦ(z)                 σ₁ = Φ + zφ             σ₂ = (2 − z²)φ          σ₃ = (z³ − 4z)φ
-//   GELU, tanh form: z(1 + T)/2 with T = tanh(k(z + az³)); σ₁ = (1+T)/2 + zT'/2, σ₂ = T' + zT''/2, σ₃ = (3T'' +
-//   zT''')/2
+//   GELU, tanh form: z(1 + tanh(y/2))/2 = z s(y) with y = 2k(z + az³); of f = s(y(z)) as of s in SiLU
 #pragma once
 
 #include "macros.h"
@@ -56,6 +55,12 @@ struct Sigma {
   V s0, s1, s2, s3;
 };
 
+// y = 2k(z + az³) of the tanh form of GELU, k = √(2/π).
+template <class T, class V>
+NTK_HD V gelu_argument(V z) {
+  return (z + z * z * z * T(0.044715)) * T(1.59576912160573071176);
+}
+
 template <Activation A, class E, class V, class T>
 NTK_HD Base<V> base(V z, ActivationParams<T> p) {
   const V zero{};
@@ -74,7 +79,8 @@ NTK_HD Base<V> base(V z, ActivationParams<T> p) {
   } else if constexpr (A == Activation::gelu) {
     return {E::erf(z * T(0.70710678118654752440)), E::exp(z * z * T(-0.5))};
   } else if constexpr (A == Activation::gelu_tanh) {
-    return {E::tanh((z + z * z * z * T(0.044715)) * T(0.79788456080286535588)), zero};
+    const V y = gelu_argument<T>(z);
+    return {E::exp(y < T(0) ? y : -y), zero};
   } else {
     return {zero, zero};
   }
@@ -105,21 +111,22 @@ NTK_HD Sigma<V> softplus_sigma(V z, Base<V> base, ActivationParams<T> p) {
           y > p.threshold ? zero : s.s2 * (p.beta * p.beta)};
 }
 
-template <class T, class V>
-NTK_HD Sigma<V> gelu_tanh_sigma(V z, V t) {
-  constexpr T k = T(0.79788456080286535588), a = T(0.044715);
-  const Sigma<V> u = tanh_sigma<T>(t);
-  const V d1 = (z * z * (T(3) * a) + T(1)) * k, d2 = z * (T(6) * a * k);
-  const V t1 = u.s1 * d1, t2 = u.s2 * d1 * d1 + u.s1 * d2;
-  const V t3 = u.s3 * d1 * d1 * d1 + u.s2 * d1 * d2 * T(3) + u.s1 * (T(6) * a * k);
-  return {z * (t + T(1)) * T(0.5), (t + T(1) + z * t1) * T(0.5), t1 + z * t2 * T(0.5), (t2 * T(3) + z * t3) * T(0.5)};
-}
-
-// z within ±64, NaN as it is: polynomials times e^(−z²) are zero there, and would be ∞ · 0 farther out.
+// z within ±64, NaN as it is: polynomials times e^(−z²) and its like are zero there, and would be ∞ · 0 farther out.
 template <class T, class V>
 NTK_HD V near_origin(V z) {
   const V most = V{} + T(64);
   return z > most ? most : z < -most ? -most : z;
+}
+
+template <class T, class V>
+NTK_HD Sigma<V> gelu_tanh_sigma(V z, V e) {
+  constexpr T k2 = T(1.59576912160573071176), a = T(0.044715);
+  const Sigma<V> s = logistic<T>(gelu_argument<T>(z), e);
+  const V x = near_origin<T>(z);
+  const V y1 = (x * x * (T(3) * a) + T(1)) * k2, y2 = x * (T(6) * a * k2);
+  const V f1 = s.s1 * y1, f2 = s.s2 * y1 * y1 + s.s1 * y2;
+  const V f3 = s.s3 * y1 * y1 * y1 + s.s2 * y1 * y2 * T(3) + s.s1 * (T(6) * a * k2);
+  return {z * s.s0, s.s0 + x * f1, f1 * T(2) + x * f2, f2 * T(3) + x * f3};
 }
 
 template <Activation A, class V, class T>

@@ -12,9 +12,10 @@
 // channels; K itself is point-major. Explicit layers go first, their columns side by side; the structured ones go on
 // from there, all of them for a block of tiles before its sums return to K. A task has a few panels, and each strip of
 // rows meets all of them before it leaves L2. The strips of some points follow one another, one for each component, or
-// one for all where K is summed over components: the products of their inputs are made once. Where the columns are more
-// than a chunk, K is passed over once for each chunk. Of a symmetric K each panel meets the points from its own first
-// one on, of all components, and what lies below the diagonal is written twice.
+// one for all where K is summed over components, in one block where it has room: there the products of the inputs that
+// several of them need are made once. Where the columns are more than a chunk, K is passed over once for each chunk. Of
+// a symmetric K each panel meets the points from its own first one on, of all components, and what lies below the
+// diagonal is written twice.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
@@ -105,16 +106,20 @@ struct Chunk {
 template <class T>
 class GramPass {
  public:
-  GramPass(const Gram<T>& p, const Side<T>& x, const Side<T>& y) : p_(p), x_(x), y_(y), left_(p, x) {
+  GramPass(const Gram<T>& p, const Side<T>& x, const Side<T>& y) : p_(p), x_(x), y_(y), left_(p, x), shared_(p.x) {
     for (int l = 0; l < p.x.layers; ++l) {
       if (!is_structured(p, l)) continue;
       const int64_t a = y.a_channels * channel_size<T>(p.x.layer[l].n_in);
       const int64_t d = y.d_channels * channel_size<T>(p.x.layer[l].n_out);
       a_size_ = a > a_size_ ? a : a_size_;
       d_size_ = d > d_size_ ? d : d_size_;
-      for (int part = 0; part < x.parts; ++part)
-        if (shares_products(l, part)) pairs_ = int64_t{x.a_channels} * y.a_channels;
     }
+    for (int part = 0; part < y.parts; ++part) {
+      const int c = y.together > 1 ? y.group_of(part).channels : y.component_of(part).channels;
+      y_channels_ = c > y_channels_ ? c : y_channels_;
+    }
+    for (int part = 0; part < x.parts; ++part)
+      if (keeps_products(part) && pairs_of_group(part) > pairs_) pairs_ = pairs_of_group(part);
   }
 
   // K = (first ? 0 : K) + the chunk's product + (last ? all structured layers : 0).
@@ -144,6 +149,9 @@ class GramPass {
         block.size = 0;
       };
       for_each_strip(p_, x_, task, [&](const Strip& strip) {
+        const int strips = x_.group_of(strip.part).components / x_.together;  // of these points
+        const bool begins = x_.component.get()[strip.part] == 0;
+        if (begins && strips <= kBlockStrips && block.size + strips > kBlockStrips) complete();
         block.strip[block.size++] = strip;
         if (block.size == kBlockStrips) complete();
       });
@@ -162,32 +170,39 @@ class GramPass {
     bool* known;
   };
 
-  // Whether the strips of a part share the products of A. Digits do not: those of an input take less time than vectors,
-  // and would have to be waited for.
+  // Kept products of a panel: with more of them they would leave L2 before they are read again.
+  static constexpr int64_t kMostPairs = 64;
+
+  int64_t pairs_of_group(int part) const { return int64_t{shared_.count_of(x_.group.get()[part])} * y_channels_; }
+  bool keeps_products(int part) const { return pairs_of_group(part) > 0 && pairs_of_group(part) <= kMostPairs; }
+
+  // Whether the components of a part's group share the products of A. Digits do not: those of an input take less time
+  // than vectors, and would have to be waited for.
   bool shares_products(int l, int part) const {
     const Layer<T>& layer = p_.x.layer[l];
     const bool digits = on_digits<T>(layer.n_in) || on_digits<T>(layer.n_out);
-    return x_.group_of(part).components > 1 && layer.weight_jacobian != T(0) && !digits;
+    return keeps_products(part) && layer.weight_jacobian != T(0) && !digits;
   }
 
-  // Whether x and y are the same points, and of the same component.
+  // Whether x and y are rows of one group, and of one component.
   bool same_group(PanelOf panel, const Strip& strip) const {
     return p_.symmetric && x_.group.get()[strip.part] == x_.group.get()[panel.part];
   }
   bool same_part(PanelOf panel, const Strip& strip) const { return p_.symmetric && strip.part == panel.part; }
 
-  // The first row of a strip that meets a panel, past its end if none does: of a symmetric K, from the diagonal block
-  // on.
+  // The first row of a strip that meets a panel, past its end if none does: of a symmetric K, from the panel's own
+  // points on, or from the next ones on for components before its own, whose panels have met it.
   int64_t first_row(PanelOf panel, const Strip& strip) const {
-    return same_group(panel, strip) && panel.first > strip.first ? panel.first - strip.first : 0;
+    if (!same_group(panel, strip)) return 0;
+    const int64_t row = panel.first + (strip.part < panel.part ? panel.count : 0) - strip.first;
+    return row > 0 ? row : 0;
   }
 
-  // The first row of a strip that is written to the other triangle too, for column j of a panel. The diagonal block of
-  // two components has its mirror image among the blocks of their tasks.
+  // The first row of a strip that is written to the other triangle too, for column j of a panel.
   int64_t first_mirrored(PanelOf panel, const Strip& strip, int64_t j) const {
-    if (!same_group(panel, strip)) return 0;
-    const int64_t above = panel.first + (same_part(panel, strip) ? j + 1 : panel.count) - strip.first;
-    return above > 0 ? above : 0;
+    if (!same_part(panel, strip)) return first_row(panel, strip);
+    const int64_t below = panel.first + j + 1 - strip.first;
+    return below > 0 ? below : 0;
   }
 
   template <class Body>
@@ -247,8 +262,8 @@ class GramPass {
         const bool fresh = s == 0 || !same_points(strip, block.strip[s - 1]);
         for (int64_t i = 0; shares && fresh && i < kTaskPanels * pairs_; ++i) panels.known[i] = false;
         for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
-          const SharedProducts<T> products{panels.products + j * pairs_ * kStrip<T>, panels.known + j * pairs_,
-                                           y_.a_channels};
+          const SharedProducts<T> products{shared_, y_channels_, panels.products + j * pairs_ * kStrip<T>,
+                                           panels.known + j * pairs_};
           // Rows from … from + count − 1 of the strip.
           const auto add_rows = [&](int64_t from, int64_t count, bool diagonal) {
             const StripPair<T> pair{left_,
@@ -292,12 +307,14 @@ class GramPass {
     for (int part = panel.part; part < panel.part + y_.together; ++part)
       for (int e = 0; e < y_.component_of(part).channels; ++e)
         pack_channel(y_.D(l, part, e) + panel.first * layer.n_out, panel.count, layer.n_out,
-                     panels.d + j * d_size_ + (y_.d_channel(part) + e) * channel_size<T>(layer.n_out));
+                     panels.d + j * d_size_ + (y_.d_channel.get()[part] + e) * channel_size<T>(layer.n_out));
   }
 
   const Gram<T>& p_;
   const Side<T>&x_, &y_;
   const LeftSide<T> left_;
+  const SharedChannels<T> shared_;
+  int y_channels_ = 1;  // of kept products
   int64_t a_size_ = 0, d_size_ = 0, pairs_ = 0;
 };
 

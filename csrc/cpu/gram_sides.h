@@ -16,13 +16,15 @@ bool is_structured(const Gram<T>& p, int l) {
   return p.x.layer[l].active && !p.use_explicit[l];
 }
 
-// A part is a component. Those that are summed together follow one another, and the first stands for all of them.
+// A part is a component. Those that are summed together follow one another, and the first stands for all of them where
+// `first` is asked for.
 template <class T>
 struct Side {
   const Sweep<T>& sweep;
   const int together;
   Buffer<int> group, component;  // of each selected component
-  Buffer<int64_t> row;           // first component-major row
+  Buffer<int> d_channel;         // its first channel of D, among those of the components together
+  Buffer<int64_t> row;           // its first component-major row
   int parts = 0;
   int64_t rows = 0;
   int a_channels = 1, d_channels = 1;  // the most of any group, and of any components together
@@ -33,36 +35,30 @@ struct Side {
     return total;
   }
   Side(const Sweep<T>& s, int together)
-      : sweep(s), together(together), group(count(s)), component(count(s)), row(count(s) + 1) {
+      : sweep(s), together(together), group(count(s)), component(count(s)), d_channel(count(s)), row(count(s) + 1) {
     for (int g = 0; g < s.groups; ++g) {
       if (!s.group[g].selected) continue;
       a_channels = s.group[g].channels > a_channels ? s.group[g].channels : a_channels;
       for (int j = 0; j < s.group[g].components; ++j, ++parts) {
+        const int before = j % together == 0 ? 0 : d_channel.get()[parts - 1] + s.group[g].component[j - 1].channels;
+        const int after = before + s.group[g].component[j].channels;
+        d_channels = after > d_channels ? after : d_channels;
         group.get()[parts] = g;
         component.get()[parts] = j;
+        d_channel.get()[parts] = before;
         row.get()[parts] = rows;
         rows += s.group[g].n;
       }
     }
     row.get()[parts] = rows;
-    for (int part = 0; part < parts; part += together) {
-      const int c = d_channel(part + together - 1) + component_of(part + together - 1).channels;
-      d_channels = c > d_channels ? c : d_channels;
-    }
   }
   const Group<T>& group_of(int part) const { return sweep.group[group.get()[part]]; }
   const Component& component_of(int part) const { return group_of(part).component[component.get()[part]]; }
-  // The first of a component's channels of D, among those of the components together.
-  int d_channel(int part) const {
-    int first = 0;
-    for (int q = part / together * together; q < part; ++q) first += component_of(q).channels;
-    return first;
-  }
   // Whether any of the components together needs a channel of their group.
-  bool uses(int part, int channel) const {
-    for (int q = part; q < part + together; ++q)
-      for (int c = 0; c < component_of(q).channels; ++c)
-        if (component_of(q).channel[c] == channel) return true;
+  bool uses(int first, int channel) const {
+    for (int part = first; part < first + together; ++part)
+      for (int c = 0; c < component_of(part).channels; ++c)
+        if (component_of(part).channel[c] == channel) return true;
     return false;
   }
   // `channel` is one of the group's, c one of the component's.
@@ -75,10 +71,44 @@ struct Side {
   }
   // Rows of K, the position of point i there, and from one point to the next.
   int64_t entries() const { return rows / together; }
-  int64_t index(int part, int64_t i) const {
-    return (group_of(part).residual_row + component.get()[part]) / together + i * stride(part);
+  int64_t index(int first, int64_t i) const {
+    return (group_of(first).residual_row + component.get()[first]) / together + i * stride(first);
   }
   int64_t stride(int part) const { return group_of(part).components / together; }
+};
+
+// The channels of A that several components of a group need: products of these are worth keeping.
+template <class T>
+class SharedChannels {
+ public:
+  explicit SharedChannels(const Sweep<T>& sweep) : first_(sweep.groups + 1), place_(count(sweep)) {
+    first_.get()[0] = 0;
+    for (int g = 0; g < sweep.groups; ++g) {
+      const Group<T>& group = sweep.group[g];
+      int* place = place_.get() + first_.get()[g];
+      for (int channel = 0; channel < group.channels; ++channel) place[channel] = 0;
+      for (int j = 0; j < group.components; ++j)
+        for (int c = 0; c < group.component[j].channels; ++c) ++place[group.component[j].channel[c]];
+      int shared = 0;
+      for (int channel = 0; channel < group.channels; ++channel)
+        place[channel] = place[channel] > 1 ? shared++ : kAlone;
+      place[group.channels] = shared;
+      first_.get()[g + 1] = first_.get()[g] + group.channels + 1;
+    }
+  }
+  static constexpr int kAlone = -1;
+  int count_of(int group) const { return place_.get()[first_.get()[group + 1] - 1]; }
+  // Which of those a channel is, or kAlone.
+  int place_of(int group, int channel) const { return place_.get()[first_.get()[group] + channel]; }
+
+ private:
+  static int64_t count(const Sweep<T>& sweep) {
+    int64_t total = 0;
+    for (int g = 0; g < sweep.groups; ++g) total += sweep.group[g].channels + 1;
+    return total;
+  }
+  Buffer<int64_t> first_;
+  Buffer<int> place_;  // of every channel, and how many are shared; group after group
 };
 
 // Rows of one channel: as they stand, and packed for a product: in digits where it goes on those.

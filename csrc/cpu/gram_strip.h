@@ -3,7 +3,7 @@
 //   Σ_ce (w² A⁽ᶜ⁾A'⁽ᵉ⁾ᵀ + b² [c = e = 0]) ∘ D⁽ᶜ⁾D'⁽ᵉ⁾ᵀ
 //
 // and where components are summed together, the sum of that over them. Components of a point have their inputs A in
-// common: the products of these are kept for all of them.
+// common: products that several of them need are kept.
 //
 // A term and its mirror image, (c, e) and (e, c), go into sums of their own, which are added to each other last: the
 // total is then the same, bit for bit, with x and y exchanged. In a block on the diagonal of a symmetric K one of the
@@ -76,12 +76,14 @@ struct Strip {
   int64_t first, count;
 };
 
-// The products of A of one strip and one panel that are there already, by channels of their groups.
+// The products of A of one strip and one panel that are kept, and which of them are there already: by the strip's
+// shared channels, and by the panel's: its component's, or where components are summed together its group's.
 template <class T>
 struct SharedProducts {
-  T* product;  // (x channels, y channels) of (kStripRows, kPanel)
-  bool* known;
+  const SharedChannels<T>& channels;
   int y_channels;
+  T* product;  // (shared channels, y_channels) of (kStripRows, kPanel)
+  bool* known;
 };
 
 // Rows x_first … x_first + x_count − 1 of x, all in one strip, against a panel of y.
@@ -90,7 +92,7 @@ struct StripPair {
   const LeftSide<T>& x;
   const Side<T>& y;
   Strip strip;
-  const Strip* next;  // of the strips, if any
+  const Strip* next;  // of the block, null at its end
   int64_t x_first, x_count;
   int y_part;
   int64_t y_first, y_count;
@@ -143,23 +145,25 @@ class StripLayer {
 
   // Channels c of x and e of y of the components j.
   void add_term(int j, int c, int e, T* sum) {
-    const int a_channel = x_component(j).channel[c], other = y_component(j).channel[e];
-    const int d_channel = pair_.y.d_channel(pair_.y_part + j) + e;
-    const Rows<T> xa = pair_.x.A(l_, pair_.strip.part, a_channel), xd = pair_.x.D(l_, pair_.strip.part + j, c);
-    const Rows<T> ya = y_rows(pair_.y.A(l_, pair_.y_part, other), layer_.n_in, pair_.packed_a, other),
+    const int x_channel = x_component(j).channel[c], y_channel = y_component(j).channel[e];
+    const int d_channel = pair_.y.d_channel.get()[pair_.y_part + j] + e;
+    const Rows<T> xa = pair_.x.A(l_, pair_.strip.part, x_channel), xd = pair_.x.D(l_, pair_.strip.part + j, c);
+    const Rows<T> ya = y_rows(pair_.y.A(l_, pair_.y_part, y_channel), layer_.n_in, pair_.packed_a, y_channel),
                   yd = y_rows(pair_.y.D(l_, pair_.y_part + j, e), layer_.n_out, pair_.packed_d, d_channel);
     const T weight = layer_.weight_jacobian * layer_.weight_jacobian;
     const T bias = c == 0 && e == 0 ? layer_.bias_jacobian * layer_.bias_jacobian : T(0);
     const bool a_digits = weight != T(0) && on_digits<T>(layer_.n_in), d_digits = on_digits<T>(layer_.n_out);
-    const Upcoming a_next = upcoming_inputs(a_channel, j, e), d_next = upcoming_cotangents(c, j, e);
-    if (pair_.products != nullptr) {
-      const T* factor = shared_product(xa, ya, a_channel, other);
-      return multiply(xd, yd, {sum, factor, weight, bias}, d_next);
+    const Upcoming d_next = upcoming_cotangents(c, j, e);
+    if (const T* shared = shared_product(xa, ya, x_channel, pair_.y.together == 1 ? e : y_channel)) {
+      multiply(xd, yd, {sum, shared, weight, bias}, d_next);
+      return;
     }
     if (!a_digits || !d_digits) turn_ = 1 - turn_;
     T* factor = numbers_.factor[turn_];
+    const Upcoming a_next = upcoming_inputs(x_channel, j, e);
     if (a_digits && !d_digits) {  // what goes on tiles comes last, so that it need not be waited for
       multiply(xd, yd, {factor}, d_next);
+      if (bias != T(0)) pipeline_.flush();  // of components before: an entry has one order wherever it stands
       for (int64_t i = 0; bias != T(0) && i < pair_.x_count * kPanel<T>; ++i) sum[i] += bias * factor[i];
       multiply(xa, ya, {sum, factor, weight}, a_next);
       return;
@@ -170,10 +174,14 @@ class StripLayer {
     multiply(xd, yd, {sum, factor, weight, bias}, d_next);
   }
 
-  // Made for all rows of the strip, as other components may meet more of them; from this pair's first one on.
-  const T* shared_product(const Rows<T>& x, const Rows<T>& y, int channel, int other) const {
+  // From this pair's first row on; made for all rows of the strip, as other components may meet more of them. Null
+  // where this component alone needs it.
+  const T* shared_product(const Rows<T>& x, const Rows<T>& y, int x_channel, int y_channel) const {
+    if (pair_.products == nullptr) return nullptr;
     const SharedProducts<T>& products = *pair_.products;
-    const int64_t index = int64_t{channel} * products.y_channels + other;
+    const int place = products.channels.place_of(pair_.x.side().group.get()[pair_.strip.part], x_channel);
+    if (place == SharedChannels<T>::kAlone) return nullptr;
+    const int64_t index = int64_t{place} * products.y_channels + y_channel;
     T* product = products.product + index * kStrip<T>;
     if (!products.known[index]) {
       products.known[index] = true;
@@ -203,8 +211,8 @@ class StripLayer {
                                      DestinationRows<T, adds>{destination, next});
   }
 
-  // The next strip's rows come from L3, too late if its products had to ask for them: a share of them beside each
-  // product that these rows are in.
+  // The rows of the block's next strip come from L3, too late if its products had to ask for them: a share of them
+  // beside each product that these rows are in.
   Upcoming upcoming_inputs(int channel, int j, int e) const {
     if (pair_.next == nullptr || channel >= pair_.x.side().group_of(pair_.next->part).channels) return {nullptr, 0};
     return upcoming(pair_.x.A(l_, pair_.next->part, channel), j, e);

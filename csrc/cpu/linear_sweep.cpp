@@ -129,8 +129,8 @@ void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T>
   }
 }
 
-// Rows of all components, and the one that stands for them: it has every channel of the group and the seeds Σ_j x_j s_j,
-// which are written to `seeds`, (channels, count, outputs). x becomes 1.
+// Rows of all components, and the one that stands for them: it has every channel of the group and the seeds
+// Σ_j x_j s_j, which are written to `seeds`, (channels, count, outputs). x becomes 1.
 template <class T>
 Component together(const LinearSweep<T>& p, const Tile<T>& tile, Stack<T> u, const int* every_channel, T* seeds, T* x) {
   const Group<T>& group = *tile.group;

@@ -218,7 +218,7 @@ struct Plan {
   int together;
 };
 
-// The components `only` of all groups.
+// One component of each group, by its number there, or kAllComponents.
 template <class T>
 Plan<T> plan_of(const Gram<T>& p, int only) {
   const auto a_tile = [](int) { return kTile; };

@@ -92,6 +92,20 @@ def test_refuses_a_diagonal_of_another_shape(name: str, index: int) -> None:
         getattr(ops, name)(*arguments)
 
 
+@pytest.mark.parametrize("together", [-(2**63), -1, 0, 2, 4, 2**32 + 1, 2**63 - 1])
+def test_gram_refuses_to_sum_other_numbers_of_components(together: int) -> None:
+    *given, _, out = calls(torch.float64)["gram"]
+    with pytest.raises(RuntimeError, match=r"ntkfast\.gram: expected (at least 1 component|groups of \d+ components)"):
+        ops.gram(*given, together, out)
+
+
+def test_gram_refuses_to_sum_components_of_explicit_layers() -> None:
+    f = ntk.factors(ntk.MLP([2, 5, 3]), torch.rand(4, 2))._snapshot
+    chain, side = (f.args.parameters, f.args.activations, f.args.constants), (f.groups.spec, f.A, f.D)
+    with pytest.raises(RuntimeError, match="expected structured layers where components are summed"):
+        ops.gram(*chain, *side, *side, True, [0, 1], 64, 3, torch.zeros(4, 4))
+
+
 def test_refuses_channels_of_a_component_that_do_not_ascend() -> None:
     """The pull-back writes over channels that it has read, in their order."""
     net, product = ntk.MLP([2, 5, 1]), ntk.residual("t", "x")(lambda u: u.d(t=2) * u.d(x=2))
