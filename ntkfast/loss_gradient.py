@@ -66,9 +66,9 @@ def loss_gradient(
 
     Cost:
         6 n C Σ n_in n_out flops for n points with C channels: a third each for the way there, the way back and the
-        gradient. Where traces are asked for, or residuals are not linear, or on a GPU, each component of a point takes
-        a way back of its own. For linear residuals on a CPU O(P) numbers a thread beside the result, otherwise
-        n C Σ (n_in + 2 n_out).
+        gradient. The components of a linear residual go back together on a CPU, and where traces are asked for each
+        once more; those of others, or on a GPU, have ways of their own. For linear residuals on a CPU O(P) numbers a
+        thread beside the result, otherwise n C Σ (n_in + 2 n_out).
 
     Reference:
         Wang, Yu, Perdikaris, *When and why PINNs fail to train*, 2022, equations 6.5 and 6.6, for what the traces are

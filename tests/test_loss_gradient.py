@@ -141,7 +141,9 @@ SEVERAL = {
 
 @pytest.mark.parametrize("n", [1, 33, 700])
 @pytest.mark.parametrize("name", SEVERAL)
-def test_components_go_back_together_where_no_traces_are_asked_for(name: str, n: int, dtype: torch.dtype):
+def test_components_go_back_together_with_the_same_bits_whether_traces_are_asked_for(
+    name: str, n: int, dtype: torch.dtype
+):
     """Beside a group of one component, and with parameters that are left out."""
     make, columns, residual = SEVERAL[name]
     net, x = randomized(make()).to(dtype), uniform(n, columns).to(dtype)
@@ -150,7 +152,9 @@ def test_components_go_back_together_where_no_traces_are_asked_for(name: str, n:
         groups["one"] = (x[:20], ntk.value[1])
     gradient = flat(ntk.loss_gradient(net, groups, weights).gradient)
     assert close(gradient, by_autograd(net, groups, weights)[1], dtype)
-    assert close(gradient, flat(ntk.loss_gradient(net, groups, weights, traces=True).gradient).double(), dtype)
+    watched = ntk.loss_gradient(net, groups, weights, traces=True)
+    assert torch.equal(gradient, flat(watched.gradient))
+    assert all(close(watched.traces[name], ntk.trace(net, *groups[name]).double(), dtype) for name in groups)
     name, first = next(iter(net.named_parameters()))
     expected = flat(ntk.loss_gradient(net, groups, weights).gradient)[first.numel() :]
     first.requires_grad_(False)

@@ -7,7 +7,8 @@
 //
 //   r = Σ_c s_c u_c − y        x = pull ∘ r        (Jᵀx)[W] = Σ_c D⁽ᶜ⁾ᵀ (x∘A⁽ᶜ⁾)        (Jᵀx)[b] = Σ_i x_i D_i⁽⁰⁾
 //
-// Jᵀx alone asks for the components j of a point together: the seeds Σ_j x_j s_j go back once and give Σ_j x_j D_j.
+// Jᵀx asks for the components j of a point together: the seeds Σ_j x_j s_j go back once and give Σ_j x_j D_j. A
+// diagonal asks for each D_j, which goes back before them: the gradient has the same bits with it and without.
 // Where the sweep turns (turn.h) the last layer's part is (Jᵀx)[w] = Σ_i x_i q_i, (Jᵀx)[b] = Σ_i x_i s₀.
 //
 // A tile goes through all layers and back before the next one starts, so that nothing of it leaves the cache but its
@@ -28,7 +29,7 @@ bool asks_for_gradient(const LinearSweep<T>& p) {
 // Whether the components of a group go back together.
 template <class T>
 bool goes_together(const LinearSweep<T>& p, const Group<T>& group) {
-  return group.components > 1 && p.sweep.diag == nullptr && p.sweep.D == nullptr && asks_for_gradient(p);
+  return group.components > 1 && p.sweep.D == nullptr && asks_for_gradient(p);
 }
 
 // Every tile goes over all sums of the gradient. Where products are fast that is what takes time, so tiles are larger.
@@ -263,6 +264,10 @@ void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const 
   }
   forward_tile(sweep, L, forward, tile, stacks, scratch, keep_inputs, of_inputs);
   if (goes_together(p, group)) {
+    for (int j = 0; diag && j < group.components; ++j)
+      backward_tile(
+          sweep, backward, tile, group.component[j], first, stacks, scratch, [](int) {},
+          [&](int l, Points points) { of_cotangents(j, l, points); });
     const Component all = together(p, tile, stacks.A[L], slot.every_channel.get(), memory + slot.seeds, x);
     pull_in_place(sweep, stacks);
     return backward_tile(
