@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ntkfast import tiles
+from ntkfast import memory, tiles
 
 CPU = Path(__file__).parents[1] / "csrc" / "cpu"
 
@@ -30,3 +30,9 @@ def test_digits_and_what_they_cost(kind: torch.dtype, which: int):
 
 def test_the_greatest_depth_of_digits():
     assert constant("digits.h", r"kMaxDigitDepth = (\d+);") == [tiles._MOST_DIGIT_DEPTH]
+
+
+def test_the_products_that_a_panel_keeps_and_the_budget_counts():
+    assert constant("gram.cpp", r"kMostPairs = (\d+);") == [memory._SHARED_PAIRS]
+    (rows,) = constant("digit_pipeline.h", r"kStripRows = (\d+) \* kDigitRows;")
+    assert constant("digits.h", r"kDigitRows = (\d+),") == [memory._STRIP_ROWS / rows]
