@@ -344,12 +344,12 @@ def test_vectors_of_a_wrong_length_are_refused():
     f = ntk.factors(net, x, wave)
     with pytest.raises(ValueError, match=f"{len(x)}.*got"):
         f.vjp(torch.ones(len(x) + 1, dtype=torch.float64))
-    with pytest.raises((ValueError, TypeError), match="float64.*float32"):
+    with pytest.raises(ValueError, match="float64.*float32"):
         f.vjp(torch.ones(len(x), dtype=torch.float32))
     v = directions(net)
-    with pytest.raises(ValueError, match=r"3\.weight"):
+    with pytest.raises(ValueError, match=r"for '3\.weight', got \(2, 2\)"):
         f.jvp({**v, "3.weight": torch.ones(2, 2, dtype=torch.float64)})
-    with pytest.raises((ValueError, KeyError), match=r"9\.weight"):
+    with pytest.raises(ValueError, match=r"expected names out of \('1\.weight'.*got '9\.weight'"):
         f.jvp({**v, "9.weight": torch.ones(2, 2, dtype=torch.float64)})
 
 

@@ -158,7 +158,7 @@ def test_sum_components_adds_the_kernels_of_the_components(dtype: torch.dtype):
 def test_sum_components_across_two_sets_of_points():
     net, x, y = randomized(mlp(nn.Tanh, (2, 9, 3))), uniform(8), uniform(5, seed=2)
     assert close(ntk.gram(net, x, ntk.value, y, sum_components=True), _summed(net, x, y), torch.float64)
-    with pytest.raises(ValueError, match="component"):
+    with pytest.raises(ValueError, match=r"expected the same number of components everywhere, got \[1, 3\]"):
         ntk.gram(net, x, ntk.value, y, ntk.value[1], sum_components=True)
 
 
@@ -235,12 +235,12 @@ def test_a_given_output_is_filled():
     K = ntk.gram(net, x, wave, out=out)
     assert K.data_ptr() == out.data_ptr()
     assert torch.equal(out, ntk.gram(net, x, wave))
-    with pytest.raises(ValueError, match="out"):
+    with pytest.raises(ValueError, match=r"expected out contiguous, of shape .* got \(3, 3\)"):
         ntk.gram(net, x, wave, out=torch.empty(3, 3, dtype=torch.float64))
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="explicit"):
+    with pytest.raises(ValueError, match="expected a method out of .*, got 'fast'"):
         ntk.gram(TANH.net(), TANH.points(), wave, method="fast")
 
 

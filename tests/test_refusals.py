@@ -8,6 +8,7 @@ from cases import Case, heat, mlp, randomized, u_t, uniform, wave
 from torch import nn
 
 import ntkfast as ntk
+from ntkfast.memory import parse_memory
 
 TANH = Case("tanh", lambda: mlp(nn.Tanh), wave)
 VERBS = [ntk.trace, ntk.diag, ntk.gram, ntk.factors]
@@ -72,10 +73,10 @@ def test_points_that_are_no_tensor(any_verb, points):
 
 def test_an_unknown_coordinate(any_verb):
     derivative = ntk.residual("t", "x")(lambda u: u.d(z=1))
-    with refused("z", "t", error=ValueError):
+    with refused("expected", "('t', 'x')", "'z'", error=ValueError):
         any_verb(TANH.net(), TANH.points(), derivative)
     position = ntk.residual("t", "x")(lambda u, at: u * at.z)
-    with refused("z", "t", error=(ValueError, AttributeError)):
+    with refused("expected a column out of ('t', 'x'), got at.z", error=ValueError):
         any_verb(TANH.net(), TANH.points(), position)
 
 
@@ -160,22 +161,23 @@ def test_a_network_that_is_no_module(any_verb):
 
 
 def test_rows_of_a_wrong_shape(any_verb):
-    for wrong in (
-        lambda u: u.d(t=1).sum() if hasattr(u.d(t=1), "sum") else torch.sum(u.d(t=1)),
-        lambda u: torch.stack([torch.sin(u), torch.cos(u)], 1),
+    x = TANH.points()
+    for wrong, shape in (
+        (lambda u: torch.sum(u.d(t=1)), "()"),
+        (lambda u: torch.stack([torch.sin(u), torch.cos(u)], 1), f"({len(x)}, 2)"),
     ):
-        with refused("got", error=ValueError):
-            any_verb(TANH.net(), TANH.points(), ntk.residual("t", "x")(wrong))
+        with refused(f"expected rows of shape ({len(x)},), got {shape}", error=ValueError):
+            any_verb(TANH.net(), x, ntk.residual("t", "x")(wrong))
 
 
 def test_a_coefficient_without_a_value(any_verb):
-    with refused("kappa"):
+    with refused("expected a value for every coefficient, got none for kappa", error=ValueError):
         any_verb(TANH.net(), TANH.points(), heat)
 
 
 @pytest.mark.parametrize("group", [torch.rand(3, 2, dtype=torch.float64), (wave,), None])
 def test_a_group_that_is_no_pair(any_verb, group):
-    with refused("r", "points"):
+    with refused("group 'r': expected (points, residual), got", error=TypeError):
         any_verb(TANH.net(), {"r": group})
 
 
@@ -188,7 +190,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("memory", [1, 100, "1KB"])
     def test_a_budget_below_the_least(self, verb, memory):
-        with refused("memory", error=ValueError) as _:
+        with refused("memory: expected at least", f"got {parse_memory(memory)}", error=ValueError):
             verb(TANH.net(), TANH.points(n=200), wave, memory=memory)
 
     def test_the_least_budget_is_stated_and_enough(self, verb):
@@ -208,7 +210,7 @@ class TestOptions:
 
 
 def test_an_output_that_the_network_does_not_have(verb):
-    with refused("3", error=(ValueError, IndexError)):
+    with refused("expected an output below 3, got ntk.value[3]", error=ValueError):
         verb(randomized(mlp(nn.Tanh, (2, 4, 3))), TANH.points(), ntk.value[3])
 
 
