@@ -68,7 +68,10 @@ def _working_toolkit(host_compiler: list[str]) -> CudaToolkit:
             )
             _compile_empty_kernel(toolkit)
             return toolkit
-    raise SystemExit("ntkfast: no CUDA toolkit: expected nvcc in $CUDA_HOME, on PATH or in /usr/local/cuda, got none.")
+    raise SystemExit(
+        "ntkfast: no CUDA toolkit: expected nvcc in $CUDA_HOME or $CUDA_PATH, on PATH, in /usr/local/cuda or of the "
+        "wheel nvidia-cuda-nvcc, got none."
+    )
 
 
 def _candidates() -> Iterator[Path]:

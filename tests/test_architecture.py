@@ -1,4 +1,4 @@
-"""Data flows one way, and so do imports; only `_ops` speaks to the operators; importing costs little."""
+"""Data flows one way, and so do imports; only `_ops` speaks to the operators; importing costs little; all is short."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import ntkfast
 
 PACKAGE = Path(ntkfast.__file__).parent
-# points → jet → residual → factors → diag, trace, gram, operator → spectrum, weights → training → plots
+# jet → residual → factors → diag, trace, gram, operator → spectrum, weights → problems → training → plots
 STAGES = (
     ("_C", "kept"),
     ("_ops", "networks", "cost", "reference", "jet"),
@@ -33,7 +33,14 @@ STAGES = (
     ("plots",),
 )
 RANK = {name: rank for rank, stage in enumerate(STAGES) for name in stage}
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("benchmarks", "build_support", "csrc", "examples", "ntkfast", "scripts", "tests")
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+
+
+def everything() -> list[Path]:
+    """The files of the checkout, what was built in it among them."""
+    return [ROOT / "setup.py", *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file())]
 
 
 def module_of(path: Path) -> str:
@@ -81,7 +88,7 @@ def test_importing_starts_no_gpu_and_loads_no_matplotlib(tmp_path):
 
 
 def test_lines_of_native_code_fit_a_screen():
-    sources = [path for path in Path(__file__).parents[1].joinpath("csrc").rglob("*") if path.is_file()]
+    sources = [path for path in ROOT.joinpath("csrc").rglob("*") if path.is_file()]
     assert len(sources) > 50
     for path in sources:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -89,5 +96,22 @@ def test_lines_of_native_code_fit_a_screen():
 
 
 def test_files_are_short():
-    for path in FILES:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path.name
+    kinds = {".py", ".pyi", ".cpp", ".h", ".cu", ".cuh", ".sh"}
+    sources = [path for path in everything() if path.suffix in kinds]
+    assert len(sources) > 250
+    for path in sources:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without its docstring."""
+    first = function.body[0]
+    lines = function.end_lineno - function.lineno + 1
+    return lines if ast.get_docstring(function) is None else lines - (first.end_lineno - first.lineno + 1)
+
+
+def test_functions_are_short():
+    for path in everything():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.suffix == ".py" else ():
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert lines_of(node) <= 60, f"{path}: {node.name}"

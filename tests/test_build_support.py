@@ -117,7 +117,9 @@ class TestCudaToolkit:
 
     def test_forced_without_nvcc(self, cuda, monkeypatch):
         monkeypatch.setenv("NTKFAST_CUDA", "1")
-        assert "no CUDA toolkit: expected nvcc" in refusal(cuda.find_toolkit, ["g++"])
+        message = refusal(cuda.find_toolkit, ["g++"])
+        assert "no CUDA toolkit: expected nvcc" in message
+        assert all(place in message for place in ("$CUDA_HOME", "$CUDA_PATH", "PATH", "/usr/local/cuda", "wheel"))
 
     def test_auto_without_nvcc_builds_for_the_cpu(self, cuda, capsys):
         assert cuda.find_toolkit(["g++"]) is None
