@@ -1,4 +1,4 @@
-"""The README's speeds: ``results/main.json``, those of other processors and ``gpu.json``, each between two markers.
+"""The README's figures: ``results/main.json``, those of other processors and ``gpu.json``, each between two markers.
 
 * ``python benchmarks/tables.py``: rewrite it.
 * ``python benchmarks/tables.py --check``: say whether it is up to date.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gpu_tables
 import results
+from bench_agreement import BOUNDS
 
+ACCURACY_BEGIN, ACCURACY_END = "<!-- accuracy:begin -->", "<!-- accuracy:end -->"
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 OTHERS_BEGIN, OTHERS_END = "<!-- speed-elsewhere:begin -->", "<!-- speed-elsewhere:end -->"
 # Results on other processors, and what these are.
 OTHERS = {"main-amx": "AMX", "main-zen4": "Zen 4", "main-zen3": "Zen 3"}
 README = Path(__file__).resolve().parents[1] / "README.md"
 NAMES = {"trace": "trace", "gram": "gram", "step": "training step"}
+COMPARED = {"trace": "traces", "diag": "diagonals", "gram": "Grams", "gradient": "gradients of losses"}
 RIVALS = {"trace": "torch.func", "gram": "torch.func", "step": "nested autograd"}
 
 
@@ -55,6 +58,30 @@ def speed_table(content: dict) -> str:
     for section in NAMES:
         lines += [_line(section, record) for record in content["measurements"].get(section, {}).values()]
     return "\n".join([*lines, "", _footer(content)])
+
+
+def _power(number: float, decimals: int = 1) -> str:
+    """A digit and some decimals, without a zero before the exponent."""
+    digits, exponent = f"{number:.{decimals}e}".split("e")
+    return f"{digits}e{int(exponent)}"
+
+
+def accuracy_table(contents: Sequence[dict]) -> str:
+    """The largest errors of all results by dtype, as markdown, and what was compared."""
+    records = [r for c in contents for r in c["measurements"].get("agreement", {}).values()]
+    errors = [(*key.split(), error) for record in records for key, error in record["errors"].items()]
+    compared = [shown for verb, shown in COMPARED.items() if verb in {what for _, what, *_ in errors}]
+    lines = [
+        "Largest norm-wise relative error against `ntk.reference` (torch.func, float64) over "
+        f"{', '.join(compared[:-1])} and {compared[-1]} of the wave network:",
+        "",
+        "| parameters | ntkfast | tested bound |",
+        "|---|---|---|",
+    ]
+    for dtype, bound in BOUNDS.items():
+        largest = max(error for kind, *_, error in errors if kind == dtype)
+        lines.append(f"| {dtype} | {_power(largest)} | {_power(bound, 0)} |")
+    return "\n".join(lines)
 
 
 def _range(ratios: list[float]) -> str:
@@ -100,9 +127,11 @@ def insert(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
 
 def insert_all(text: str, main: dict, gpu: dict, others: Mapping[str, dict] | None = None) -> str:
     """The README with the table of the processor, and where there are figures and a place for them, a sentence on each
-    other processor and the table of the GPU.
+    other processor, the errors on all of them and the table of the GPU.
     """
     text = insert(text, speed_table(main))
+    if ACCURACY_BEGIN in text:
+        text = insert(text, accuracy_table([main, *(others or {}).values()]), ACCURACY_BEGIN, ACCURACY_END)
     if others and OTHERS_BEGIN in text:
         sentences = " ".join(summary(content, kind) for kind, content in others.items())
         text = insert(text, sentences, OTHERS_BEGIN, OTHERS_END)
@@ -113,7 +142,7 @@ def insert_all(text: str, main: dict, gpu: dict, others: Mapping[str, dict] | No
 
 def main(arguments: list[str] | None = None) -> int:
     """Rewrite the README, or with ``--check`` return 1 where it is out of date."""
-    parser = argparse.ArgumentParser(description="The README's speed table from the results.")
+    parser = argparse.ArgumentParser(description="The README's tables from the results.")
     parser.add_argument("--check", action="store_true", help="change nothing")
     args = parser.parse_args(arguments)
     content = results.read("main")

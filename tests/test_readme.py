@@ -55,7 +55,7 @@ def test_the_problem_of_ones_own_runs_and_its_solution_solves_it():
 
 
 def test_the_commands_are_those_of_the_checks():
-    install, test = blocks("bash")
+    install, test = blocks("bash")[0].splitlines()
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert test.split(" && ")[0] in script and test.split(" && ")[1].strip() == "pytest"
     assert install.split(" && ")[1].strip() in script

@@ -1,4 +1,4 @@
-"""The README's speed table says what the result files say."""
+"""The README's tables say what the result files say."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ def tables(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    for name in ("results", "machine", "gpu_tables", "setting"):
+    for name in ("results", "machine", "gpu_tables", "setting", "bench_agreement", "measure", "ours"):
         sys.modules.pop(name, None)
 
 
@@ -71,6 +71,21 @@ def test_summary_states_ranges_and_machine(tables):
         "gram 200–200× against torch.func, 2.5–2.5× against unfused; "
         "training step 4.0–4.0× against nested autograd, 2.0–2.0× against unfused."
     )
+
+
+def agreement(**errors):
+    return {"measurements": {"agreement": {"all": {"errors": {k.replace("_", " "): e for k, e in errors.items()}}}}}
+
+
+def test_the_largest_error_of_all_results_counts(tables):
+    first = agreement(float64_trace_u=6.03e-16, float64_gram_r=1e-16, float32_gram_u=2e-8)
+    second = agreement(float64_diag_u=3e-16, float32_diag_r=1.42e-7)
+    speeds = {"measurements": {"trace": {}}}
+    table = tables.accuracy_table([first, speeds, second]).splitlines()
+    assert table[0].endswith("over traces, diagonals and Grams of the wave network:")
+    assert table[-2:] == ["| float64 | 6.0e-16 | 1e-10 |", "| float32 | 1.4e-7 | 1e-5 |"]
+    gradients = tables.accuracy_table([first, agreement(float32_gradient_u=3e-7)])
+    assert "traces, Grams and gradients of losses" in gradients and "| float32 | 3.0e-7 |" in gradients
 
 
 def test_insert_replaces_only_what_is_between_the_markers(tables):
