@@ -15,9 +15,11 @@ from .sweep import GroupArgs, lone
 from .tiles import digit_row, split_row
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+# As csrc/cpu has them; tests/test_tiles.py holds both together.
 _PANEL_BYTES = 128  # two of the widest vectors: one row of a panel
-_STRIP_ROWS, _SHARED_PAIRS = 32, 64
-_SUMS_BYTES = 2**17  # 32 strips of 32 × 128 bytes
+_STRIP_ROWS, _SHARED_PAIRS, _TASK_PANELS = 32, 64, 2
+_SUMS_BYTES = 32 * _STRIP_ROWS * _PANEL_BYTES  # of the strips that are summed together
+_TILE_ROWS, _WIDE, _WIDE_TILE_ROWS = 128, 320, 192  # of a tile; of layers wider than that on matrix tiles
 FACTOR_BYTES = 2**30  # without a budget
 LEAST_COLUMNS = 32  # of explicit Jacobians at a time
 # Points of a piece: with fewer than the first, workspaces weigh more than factors, and calls more than products, so
@@ -120,7 +122,7 @@ def panel_bytes(chain: Chain, x: GroupArgs, y: GroupArgs | None, together: int =
     cotangents = max((max(r.spec.n_cotangents) for r in columns.recordings), default=1) * together
     shared = min(inputs * others, _SHARED_PAIRS) if any(r.n_components > 1 for r in x.recordings) else 0
     panels = _PANEL_BYTES * ((others + cotangents) * max(chain.widths) + _STRIP_ROWS * shared)
-    return torch.get_num_threads() * 2 * (panels + _SUMS_BYTES)
+    return torch.get_num_threads() * _TASK_PANELS * (panels + _SUMS_BYTES)
 
 
 def _stack_row(width: int, item: int) -> int:
@@ -137,7 +139,7 @@ def streaming_bytes(chain: Chain, groups: GroupArgs, tile_rows: int) -> int:
     item, widths = chain.dtype.itemsize, chain.widths
     channels = max((r.spec.n_channels for r in groups.recordings), default=1)
     split = split_row(chain, max(widths))
-    rows = max(tile_rows or (192 if split and max(widths) > 320 else 128), channels)
+    rows = max(tile_rows or (_WIDE_TILE_ROWS if split and max(widths) > _WIDE else _TILE_ROWS), channels)
     several = any(r.n_components > 1 for r in groups.recordings)  # the cotangents of a lone one lie over Z
     widest = max(widths[1:])
     stacked = (widths[0], widest, widest, *2 * (widest if several else widths[-1],), *widths[1:])
@@ -173,7 +175,7 @@ def streaming_plan(chain: Chain, groups: GroupArgs, budget: int | None) -> tuple
     least = streaming_bytes(chain, groups, channels) + 64 * each
     if budget < least:
         raise ValueError(f"memory: expected at least {least} bytes for one tile of this network, got {budget}")
-    rows = 128
+    rows = _TILE_ROWS
     while rows > channels and streaming_bytes(chain, groups, rows) > (3 * budget) // 4:
         rows //= 2
     rows = max(rows, channels)
