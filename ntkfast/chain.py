@@ -6,7 +6,7 @@ cached, so a hook, a frozen parameter or a replaced layer counts from the next c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, NoReturn
@@ -101,6 +101,22 @@ class Chain:
                 found[layer.weight_name] = layer.weight
             if bias and not layer.bias_first:
                 found[layer.bias_name] = layer.bias
+        return found
+
+    def in_order(
+        self, given: Mapping[str, Tensor], selected: Sequence[tuple[bool, bool]], missing: Tensor
+    ) -> list[Tensor]:
+        """Return the tensors of a dict by parameter name as native operators take them: W_0, b_0, W_1 and so on.
+
+        Args:
+            given: a tensor by name.
+            selected: layer by layer, whether the weight and the bias are asked for.
+            missing: what stands for one that is not, or that has no name in the dict.
+        """
+        found = []
+        for layer, chosen in zip(self.layers, selected, strict=True):
+            for name, wanted in zip((layer.weight_name, layer.bias_name), chosen, strict=True):
+                found.append(given.get(name, missing) if wanted and name is not None else missing)
         return found
 
 

@@ -16,7 +16,7 @@ from .contraction import contract
 from .residual import Residual, value
 from .rows import attach, attach_forward
 from .snapshot import Snapshot, Workspace, as_workspace, group_jacobian, group_stacks, layer_stacks, sweep
-from .streaming import by_block, layer_sums
+from .streaming import by_block, layer_sums, output_channels
 from .sweep import as_groups, chain_args, group_args
 
 
@@ -148,14 +148,10 @@ class Factors:
         """
         snapshot = self._snapshot.check()
         x = self._check_rows(x)
-        like = snapshot.args.parameters[0]
         parameters = self.parameters()
         grads = gradients_for("vjp", parameters, out)
-        nothing = like.new_empty(0)
-        targets = []
-        for layer in snapshot.chain.layers:
-            for name in (layer.weight_name, layer.bias_name):
-                targets.append(grads[name] if name in parameters else nothing)
+        nothing = snapshot.args.parameters[0].new_empty(0)
+        targets = snapshot.chain.in_order(grads, snapshot.args.selected, nothing)
         _ops.vjp(snapshot.args, self._spec, snapshot.A, snapshot.D, x, targets)
         if out is not None:
             increment_version([grads[name] for name in parameters])
@@ -184,11 +180,8 @@ class Factors:
                     f"got {tuple(tangent.shape)} in {tangent.dtype} on {tangent.device}"
                 )
         nothing = snapshot.args.parameters[0].new_empty(0)
-        tangents = []
-        for layer in snapshot.chain.layers:
-            for name in (layer.weight_name, layer.bias_name):
-                known = name in parameters and name in v
-                tangents.append(v[name].detach().contiguous() if known and name is not None else nothing)
+        given = {name: tangent.detach().contiguous() for name, tangent in v.items()}
+        tangents = snapshot.chain.in_order(given, snapshot.args.selected, nothing)
         out = torch.empty(self.shape[0], dtype=torch.float64, device=snapshot.A.device)
         _ops.jvp(snapshot.args, self._spec, snapshot.A, snapshot.D, tangents, out)
         return out.to(snapshot.chain.dtype)
@@ -288,14 +281,9 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     groups, _ = as_groups(points, residual)
     chain, args = chain_args(net)
     prepared = group_args(chain, groups)
-    like = args.parameters[0]
-    out = like.new_empty(prepared.rows * chain.out_features)
-    if prepared.rows:
-        nothing = like.new_empty(0)
-        _ops.jet_forward(args, prepared, out, nothing, nothing)
     with torch.no_grad():
         recording = prepared.recordings[0]
-        values = recording.rows(prepared.outputs(out, chain.out_features)[0]).reshape(-1)
+        values = recording.rows(output_channels(chain, args, prepared)[0]).reshape(-1)
     parameters = {n: p for n, p in chain.parameters().items() if p.requires_grad}
     if not torch.is_grad_enabled() or not parameters:
         return values

@@ -139,11 +139,7 @@ def pulled_sweep(
     Others know their seeds only from all output channels, and go by way of stored factors.
     """
     nothing = pull.new_empty(0)
-    into = [
-        grads.get(name, nothing) if active and name is not None else nothing
-        for i, layer in enumerate(chain.layers)
-        for name, active in zip((layer.weight_name, layer.bias_name), args.active(i), strict=True)
-    ]
+    into = chain.in_order(grads, args.selected, nothing)
     if not groups.linear:
         made = sweep(chain, args, groups, workspace)
         rows = made.values if targets is None else made.values - targets

@@ -46,6 +46,7 @@ class Recording:
         self.residual = residual
         self.points = points
         self.columns = columns
+        self.n_materialised = len(materialised)
         self.forms: list[Terms] = [*materialised, *(form._terms for form in components.values())]
         sources = (form._source for form in components.values())
         # Without the survey's graph, which ends at placeholders.
@@ -163,19 +164,17 @@ class Recording:
             raise ValueError(
                 f"residual {self.residual.name}: expected output channels of shape {expected}, got {tuple(out.shape)}"
             )
-        return Replay(
-            self.residual, self.points, self.forms, len(self.forms) - self.n_components, self.layout, out, attached
-        )
+        return Replay(self.residual, self.points, self.forms, self.n_materialised, self.layout, out, attached)
 
     def _same(self, components: Mapping[str, Form], replay: Replay) -> list[Form]:
         """The components of a second run; it must have gone the way of the first."""
-        if tuple(components) != self.names or replay.count != len(self.forms) - self.n_components:
+        if tuple(components) != self.names or replay.count != self.n_materialised:
             raise ValueError(replay.unsteady())
         return list(components.values())
 
     def _row(self, replay: Replay, j: int, form: Form | None = None) -> Tensor:
         """Component j, (n,): Σ coefficient · channel + source."""
-        i = len(self.forms) - self.n_components + j
+        i = self.n_materialised + j
         terms, source = (self.forms[i], self.sources[j]) if form is None else (form._terms, form._source)
         row = replay.combine(i, terms)
         if row is None:
@@ -186,7 +185,7 @@ class Recording:
         """Component j, (C_j, n, o): coefficients and the gradients of the source."""
         found = self.layout.seeds[j]
         if found is None:
-            i = len(self.forms) - self.n_components + j
+            i = self.n_materialised + j
             terms = self.forms[i] if form is None else form._terms
             linear = [(c, o, ratio if t is None else terms[t]) for c, o, t, ratio in self.layout.plans[i]]
             found = seed(self.spec.channels(j), [*linear, *gradients], self.points, self.n_outputs)

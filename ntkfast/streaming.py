@@ -12,7 +12,7 @@ from torch import Tensor
 from . import _ops
 from .chain import Chain
 from .memory import parse_memory, streaming_plan
-from .sweep import ChainArgs, GroupArgs, empty, lone, part_of
+from .sweep import ChainArgs, GroupArgs, lone, part_of
 
 
 def by_block(chain: Chain, args: ChainArgs, layers: Tensor, per_block: bool, dtype: torch.dtype) -> Any:
@@ -94,7 +94,13 @@ def chunks(
 
 def known_seeds(chain: Chain, args: ChainArgs, group: GroupArgs) -> list[Tensor]:
     """Seeds of a lone group whose residual is not linear: it needs the output channels, by a sweep of its own."""
-    out = empty(args.parameters[0], group.rows * chain.out_features)
-    nothing = out.new_empty(0)
-    _ops.jet_forward(args, group, out, nothing, nothing)
-    return group.recordings[0].seeds(group.outputs(out, chain.out_features)[0])
+    return group.recordings[0].seeds(output_channels(chain, args, group)[0])
+
+
+def output_channels(chain: Chain, args: ChainArgs, groups: GroupArgs) -> list[Tensor]:
+    """The channels of the outputs, (C, n, o) for each group, by a forward sweep that stores nothing else."""
+    out = args.parameters[0].new_empty(groups.rows * chain.out_features)
+    if groups.rows:
+        nothing = out.new_empty(0)
+        _ops.jet_forward(args, groups, out, nothing, nothing)
+    return groups.outputs(out, chain.out_features)

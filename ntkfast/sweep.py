@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from . import _C
@@ -247,8 +246,3 @@ def stash_size(chain: Chain, rows: int) -> int:
     *hidden, last = chain.layers
     kept = [layer.weight.shape[0] for layer in hidden] + [last.weight.shape[0]] * bool(last.activation)
     return rows * sum(kept)
-
-
-def empty(like: torch.Tensor, count: int) -> Tensor:
-    """An uninitialised flat tensor of the parameters' dtype."""
-    return torch.empty(count, dtype=like.dtype, device=like.device)
