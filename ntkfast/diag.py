@@ -57,7 +57,5 @@ def diag(
     chain, args = chain_args(net, wrt)
     prepared = group_args(chain, groups)
     layers = streaming_diag(chain, args, prepared, memory, per_block, chain.dtype)
-    parts = {
-        name: by_block(chain, args, layers[:, rows], per_block, chain.dtype) for name, rows in prepared.slices.items()
-    }
+    parts = {name: by_block(chain, args, layers[:, rows], per_block) for name, rows in prepared.slices.items()}
     return parts if several else parts[""]

@@ -93,9 +93,7 @@ class Factors:
     def _reduced(self, reduce: Any, per_block: bool) -> Any:
         snapshot = self._snapshot.check()
         parts = {
-            name: by_block(
-                snapshot.chain, snapshot.args, reduce(snapshot.layer_diag()[:, rows]), per_block, snapshot.chain.dtype
-            )
+            name: by_block(snapshot.chain, snapshot.args, reduce(snapshot.layer_diag()[:, rows]), per_block)
             for name, rows in zip(self.names, self._rows, strict=True)
         }
         return parts[self.names[0]] if self._lone else parts

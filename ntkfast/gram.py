@@ -97,7 +97,7 @@ def gram(
     found = {}
     for i, layer in enumerate(chain.layers):
         if any(args.active(i)):
-            found[layer.name] = assemble(chain, only_layer(args, i), *sides, method, budget, None, summed)
+            found[layer.name] = assemble(chain, _only_layer(args, i), *sides, method, budget, None, summed)
     return found
 
 
@@ -113,10 +113,10 @@ def _other_groups(
     return as_groups(y, residual if residual_y is None else residual_y)[0]
 
 
-def only_layer(args: ChainArgs, layer: int) -> ChainArgs:
+def _only_layer(args: ChainArgs, layer: int) -> ChainArgs:
     """The same chain with θ in the Jacobian for one layer only."""
     constants, selected = list(args.constants), [(False, False)] * len(args.activations)
-    selected[layer] = args.selected[layer]
+    selected[layer] = args.active(layer)
     for i in range(len(args.activations)):
         if i != layer:
             constants[6 * i + 2] = constants[6 * i + 3] = 0.0

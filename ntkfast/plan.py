@@ -260,9 +260,8 @@ def _gram_total(path: GramPath, n_in: int, n_out: int, components: list[tuple[in
 
 
 def _si(number: int) -> str:
-    value, units = float(number), ("", "k", "M", "G", "T", "P")
-    for unit in units:
-        if value < 1000 or unit == units[-1]:
-            return f"{value:.4g}{unit}" if unit else str(number)
+    value, units = float(number), ["", "k", "M", "G", "T", "P"]
+    while value >= 1000 and len(units) > 1:
         value /= 1000
-    raise AssertionError
+        units.pop(0)
+    return f"{value:.4g}{units[0]}" if units[0] else str(number)

@@ -159,19 +159,15 @@ def layer_stacks(snapshot: Snapshot, i: int) -> tuple[Tensor, Tensor]:
 def group_stacks(snapshot: Snapshot, i: int, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The stacks of layer i for one group: A (C, n, n_in) and one D (C_j, n, n_out) a component."""
     A, D = layer_stacks(snapshot, i)
-    row = cotangent = 0
-    groups = snapshot.groups
-    for known, n, recording in zip(groups.names, groups.sizes, groups.recordings, strict=True):
-        spec, parts = recording.spec, []
-        inputs = A[row : row + spec.n_channels * n].view(spec.n_channels, n, A.shape[1])
-        for j in range(recording.n_components):
-            channels = len(spec.channels(j))
-            parts.append(D[cotangent : cotangent + channels * n].view(channels, n, D.shape[1]))
-            cotangent += channels * n
-        row += spec.n_channels * n
-        if known == name:
-            return inputs, tuple(parts)
-    raise KeyError(name)
+    at = snapshot.groups.names.index(name)
+    sizes, specs = snapshot.groups.sizes, [recording.spec for recording in snapshot.groups.recordings]
+    row = sum(n * spec.n_channels for n, spec in zip(sizes[:at], specs[:at], strict=True))
+    cotangent = sum(n * sum(spec.n_cotangents) for n, spec in zip(sizes[:at], specs[:at], strict=True))
+    n, spec, parts = sizes[at], specs[at], []
+    for channels in spec.n_cotangents:
+        parts.append(D[cotangent : cotangent + channels * n].view(channels, n, D.shape[1]))
+        cotangent += channels * n
+    return A[row : row + spec.n_channels * n].view(spec.n_channels, n, A.shape[1]), tuple(parts)
 
 
 def group_jacobian(snapshot: Snapshot, name: str) -> Tensor:

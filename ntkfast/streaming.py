@@ -15,11 +15,12 @@ from .memory import parse_memory, streaming_plan
 from .sweep import ChainArgs, GroupArgs, lone, part_of
 
 
-def by_block(chain: Chain, args: ChainArgs, layers: Tensor, per_block: bool, dtype: torch.dtype) -> Any:
+def by_block(chain: Chain, args: ChainArgs, layers: Tensor, per_block: bool) -> Any:
     """Sum (layers, …) in float64 over layers, or name them; frozen layers and inserted identities are left out."""
     if not per_block:
-        return layers.sum(0).to(dtype)
-    return {layer.name: layers[i].to(dtype, copy=True) for i, layer in enumerate(chain.layers) if any(args.active(i))}
+        return layers.sum(0).to(chain.dtype)
+    kept = [i for i in range(len(chain.layers)) if any(args.active(i))]
+    return {chain.layers[i].name: layers[i].to(chain.dtype, copy=True) for i in kept}
 
 
 def layer_sums(rows: Tensor) -> Tensor:

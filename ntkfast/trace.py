@@ -56,5 +56,5 @@ def trace(
     groups, several = as_groups(points, residual)
     chain, args = chain_args(net, wrt)
     sums = streaming_trace(chain, args, group_args(chain, groups), memory)
-    parts = {name: by_block(chain, args, layers, per_block, chain.dtype) for name, layers in sums.items()}
+    parts = {name: by_block(chain, args, layers, per_block) for name, layers in sums.items()}
     return parts if several else parts[""]
