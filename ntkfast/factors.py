@@ -213,10 +213,10 @@ class Factors:
     def _check_rows(self, x: Tensor) -> Tensor:
         like = self._snapshot.values
         if not isinstance(x, Tensor):
-            raise TypeError(f"expected a tensor of shape ({self.shape[0]},), got {type(x).__name__}")
+            raise TypeError(f"vjp: expected a tensor of shape ({self.shape[0]},), got {type(x).__name__}")
         if x.shape != (self.shape[0],) or x.dtype != like.dtype or x.device != like.device:
             raise ValueError(
-                f"expected one number a row, ({self.shape[0]},) in {like.dtype} on {like.device}, "
+                f"vjp: expected one number a row, ({self.shape[0]},) in {like.dtype} on {like.device}, "
                 f"got {tuple(x.shape)} in {x.dtype} on {x.device}"
             )
         return x.detach().contiguous()
@@ -294,10 +294,10 @@ def rows_of(net: nn.Module, points: Any, residual: Residual) -> Tensor:
     return attach_forward(values, parameters, [*recording.given(), *frozen], pull)
 
 
-def check_mapping(where: str, given: object) -> Mapping[str, Tensor]:
+def check_mapping(where: str, given: object, what: str = "a dict") -> Mapping[str, Tensor]:
     """Return a dict of tensors by parameter name, or say what came instead."""
     if not isinstance(given, Mapping):
-        raise TypeError(f"{where}: expected a dict of tensors by parameter name, got {type(given).__name__}")
+        raise TypeError(f"{where}: expected {what} of tensors by parameter name, got {type(given).__name__}")
     return given
 
 
@@ -310,7 +310,7 @@ def gradients_for(where: str, parameters: Mapping[str, Tensor], out: Mapping[str
     """
     if out is None:
         return {n: torch.empty_like(p, memory_format=torch.contiguous_format) for n, p in parameters.items()}
-    check_mapping("out", out)
+    check_mapping(where, out, "out as a dict")
     for name, p in parameters.items():
         given = out.get(name)
         if not isinstance(given, Tensor):

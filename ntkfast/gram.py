@@ -105,7 +105,8 @@ def _other_groups(
     groups: dict[str, Any], several: bool, residual: Residual, y: Any, residual_y: Residual | None
 ) -> Any:
     if several and (residual_y is not None or not isinstance(y, Mapping)):
-        raise ValueError("gram: expected y to be a dict of groups, as x is, and no residual_y")
+        got = type(y).__name__ if residual_y is None else "a residual_y"
+        raise ValueError(f"gram: expected y to be a dict of groups, as x is, and no residual_y, got {got}")
     if not several and isinstance(y, Mapping):
         raise ValueError("gram: expected y to be points, as x is, got a dict of groups")
     if y is None:

@@ -342,10 +342,14 @@ def test_very_small_groups(n: int, dtype: torch.dtype):
 def test_vectors_of_a_wrong_length_are_refused():
     net, x = TANH.net(), TANH.points()
     f = ntk.factors(net, x, wave)
-    with pytest.raises(ValueError, match=f"{len(x)}.*got"):
+    with pytest.raises(ValueError, match=rf"vjp: expected one number a row, \({len(x)},\) .* got \({len(x) + 1},\)"):
         f.vjp(torch.ones(len(x) + 1, dtype=torch.float64))
     with pytest.raises(ValueError, match="float64.*float32"):
         f.vjp(torch.ones(len(x), dtype=torch.float32))
+    with pytest.raises(TypeError, match=r"vjp: expected a tensor of shape \(\d+,\), got int"):
+        f.vjp(3)
+    with pytest.raises(TypeError, match="vjp: expected out as a dict of tensors by parameter name, got int"):
+        f.vjp(torch.ones(len(x), dtype=torch.float64), out=3)
     v = directions(net)
     with pytest.raises(ValueError, match=r"for '3\.weight', got \(2, 2\)"):
         f.jvp({**v, "3.weight": torch.ones(2, 2, dtype=torch.float64)})

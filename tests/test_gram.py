@@ -267,6 +267,10 @@ def test_groups_beside_points_are_refused():
     net, x = nn.Sequential(nn.Linear(2, 1)), torch.rand(3, 2)
     with pytest.raises(ValueError, match="expected y to be points, as x is"):
         ntk.gram(net, x, y={"a": (x, ntk.value)})
+    with pytest.raises(ValueError, match="expected y to be a dict of groups, .* got Tensor"):
+        ntk.gram(net, {"a": (x, ntk.value)}, y=x)
+    with pytest.raises(ValueError, match="and no residual_y, got a residual_y"):
+        ntk.gram(net, {"a": (x, ntk.value)}, y={"a": (x, ntk.value)}, residual_y=wave)
 
 
 def test_a_residual_may_ask_for_a_gram_itself():

@@ -147,7 +147,7 @@ class Condition:
             raise TypeError(f"the function that draws points: expected a tensor or Points, got {type(drawn).__name__}")
         points = (drawn if isinstance(drawn, Points) else Points(drawn)).to(generator.device, dtype)
         if len(points) != n:
-            raise ValueError(f"the function that draws points was asked for {n}, but returned {len(points)}")
+            raise ValueError(f"the function that draws points: expected {n} points, got {len(points)}")
         check_finite("the function that draws points", points.xy)
         return Draw(points, None)
 
@@ -194,10 +194,12 @@ class Condition:
         if isinstance(target, int | float | numbers.Real):
             return xy.new_full((len(xy),), float(target))
         if isinstance(target, Tensor):
-            if not isinstance(self.where, Points) or target.shape != (len(self.where),):
+            if not isinstance(self.where, Points):
                 raise ValueError(
-                    f"target: a tensor needs fixed points and an entry for each, got shape {tuple(target.shape)}"
+                    "target: expected a tensor only beside fixed points, got one beside points that are drawn"
                 )
+            if target.shape != (len(self.where),):
+                raise ValueError(f"target: expected shape ({len(self.where)},), got {tuple(target.shape)}")
             column = self._place(f"target {name}", target, xy.device, xy.dtype)
             return column if draw.index is None else column[draw.index]
         column = torch.as_tensor(target(draw.points.at(coordinates, "target")), dtype=xy.dtype, device=xy.device)

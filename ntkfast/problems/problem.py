@@ -72,12 +72,12 @@ class Problem:
         where = condition.where
         if isinstance(where, Box | Union) and where.names != coordinates:
             raise ValueError(
-                f"Problem: condition {name!r} lives on coordinates {where.names}, the domain on {coordinates}"
+                f"Problem: expected condition {name!r} on the domain's coordinates {coordinates}, got {where.names}"
             )
         if isinstance(where, Points) and where.xy.shape[1] != len(coordinates):
             raise ValueError(
-                f"Problem: the points of condition {name!r} have {where.xy.shape[1]} columns, "
-                f"but the domain has the coordinates {coordinates}"
+                f"Problem: expected points of condition {name!r} with a column for each of {coordinates}, "
+                f"got {where.xy.shape[1]} columns"
             )
         if isinstance(where, Points):
             check_names(f"Problem: the points of condition {name!r}", coordinates, where.columns)
@@ -89,7 +89,8 @@ class Problem:
         own = condition.residual.coordinates
         if own and tuple(own) != coordinates:  # ntk.value has none: it fits every domain
             raise ValueError(
-                f"Problem: the residual of condition {name!r} has coordinates {tuple(own)}, the domain {coordinates}"
+                f"Problem: expected the residual of condition {name!r} in the domain's coordinates {coordinates}, "
+                f"got {tuple(own)}"
             )
         return condition
 
@@ -109,7 +110,8 @@ class Problem:
             return (condition.group or name,) * len(components)
         if condition.group is not None:
             raise ValueError(
-                f"Problem: condition {name!r} has group={condition.group!r}, but its components name theirs"
+                f"Problem: expected no group= of condition {name!r}, whose components name theirs, "
+                f"got {condition.group!r}"
             )
         return components
 
@@ -135,7 +137,7 @@ class Problem:
             TypeError: if the exact solution gives no tensor.
         """
         if self.exact is None:
-            raise ValueError("Problem.error: the problem has no exact solution")
+            raise ValueError("Problem.error: expected a problem with an exact solution, got one without")
         if size is None:
             size = max(2, min(200, int(_GRID_POINTS ** (1 / len(self.domain.free)) + 1e-9)))
         grid = self.domain.grid(size)
@@ -151,7 +153,7 @@ class Problem:
             TypeError: if the exact solution gives no tensor.
         """
         if self.exact is None:
-            raise ValueError("Problem.solution: the problem has no exact solution")
+            raise ValueError("Problem.solution: expected a problem with an exact solution, got one without")
         values = self.exact(Points(xy.double()).at(self.domain.names, "exact"))
         if not isinstance(values, Tensor):
             raise TypeError(f"exact: expected a tensor of shape ({len(xy)},), got {type(values).__name__}")

@@ -90,7 +90,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"expected a checkpoint at {str(path)!r}, found no file")
+        raise ValueError(f"expected a checkpoint at {str(path)!r}, got no file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises for a file of another kind depends on its bytes

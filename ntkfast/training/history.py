@@ -175,7 +175,7 @@ class History:
         """
         path = Path(folder) / FILE
         if not path.is_file():
-            raise ValueError(f"History.load: expected a file {path}, found none")
+            raise ValueError(f"History.load: expected a file {path}, got none")
         history = cls()
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):

@@ -67,7 +67,7 @@ def test_targets_by_component_default_to_zero_and_all_zero_targets_cost_nothing(
         (lambda: ntk.Condition(D, n=3, group=1), TypeError, "group as a name, got 1"),
         (lambda: drawn(ntk.Condition(lambda n, g: None, n=3)), TypeError, "a tensor or Points, got NoneType"),
         (lambda: ntk.Condition(torch.tensor([[0.0, torch.nan]])), ValueError, "expected finite points.*row 0"),
-        (lambda: drawn(ntk.Condition(lambda n, g: XY, n=3)), ValueError, "was asked for 3, but returned 10"),
+        (lambda: drawn(ntk.Condition(lambda n, g: XY, n=3)), ValueError, "expected 3 points, got 10"),
         (lambda: drawn(ntk.Condition(lambda n, g: XY[:3] / 0, n=3)), ValueError, "expected finite points"),
     ],
 )
@@ -80,8 +80,11 @@ def test_bad_conditions_are_refused(make, error, sentence):
     ("condition", "sentence"),
     [
         (ntk.Condition(D, target={"v": 1.0}, n=3), r"expected components out of \('u', 'ut'\), got 'v'"),
-        (ntk.Condition(D, target=torch.zeros(3), n=3), "fixed points"),
-        (ntk.Condition(XY, target=torch.zeros(3)), "fixed points"),
+        (
+            ntk.Condition(D, target=torch.zeros(3), n=3),
+            "a tensor only beside fixed points, got one beside points that are drawn",
+        ),
+        (ntk.Condition(XY, target=torch.zeros(3)), r"expected shape \(10,\), got \(3,\)"),
         (
             ntk.Condition(D, target=lambda at: torch.zeros(2), n=3),
             r"expected shape \(3,\) from the function, got \(2,\)",

@@ -35,7 +35,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path):
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(ValueError, match="expected a checkpoint at '.*none.pt'"):
+    with pytest.raises(ValueError, match="expected a checkpoint at '.*none.pt', got no file"):
         load_state(tmp_path / "none.pt")
 
 

@@ -51,7 +51,7 @@ def test_a_state_is_plain_and_brings_everything_back():
 
 
 def test_a_folder_without_history_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected a file .*history.jsonl"):
+    with pytest.raises(ValueError, match="expected a file .*history.jsonl, got none"):
         History.load(tmp_path)
 
 
