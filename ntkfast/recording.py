@@ -21,7 +21,7 @@ from .jet import Coefficient, Form
 from .kept import Kept
 from .probe import probe
 from .residual import Residual, check_names, check_points
-from .tape import Replay, Run, Survey
+from .tape import Replay, Survey
 
 
 class Recording:
@@ -263,7 +263,7 @@ def _record_value(residual: Residual, points: Tensor, n_outputs: int) -> Recordi
         raise ValueError(f"expected an output below {n_outputs}, got ntk.{residual.name}")
     outputs = tuple(range(n_outputs)) if residual.index is None else (residual.index,)
     layout = _value_layout(outputs, n_outputs, points)
-    run = Run(residual, points)
+    run = Survey(residual, points)
     names = [""] if len(outputs) == 1 else [str(j) for j in outputs]
     components = {name: Form(run, {(j, ()): 1.0}) for name, j in zip(names, outputs, strict=True)}
     return Recording(residual, points, {}, components, [], layout, n_outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class At:
         return column
 
 
-class Run:
+class Run(ABC):
     """One run of a residual function: the tape that its forms hold on to."""
 
     def __init__(self, residual: Residual, points: Tensor) -> None:
@@ -50,9 +51,9 @@ class Run:
         self.dtype = points.dtype
         self.device = points.device
 
+    @abstractmethod
     def materialise(self, terms: Terms, source: Coefficient) -> Tensor:
         """The values of a form, (n,)."""
-        raise NotImplementedError
 
     def call(self, residual: Residual, points: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Form]:
         """The components that the function returns, by name ("" for a lone tensor)."""
