@@ -37,6 +37,13 @@ class Factors:
     """Residual rows and the factors (A, D) of their Jacobian; made by `ntk.factors`.
 
     J_i[W_l] = Σ_c D_i⁽ᶜ⁾ ⊗ A_i⁽ᶜ⁾,  J_i[b_l] = D_i⁽⁰⁾
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> net, x = ntk.MLP([2, 8, 1]), torch.rand(5, 2)
+        >>> f = ntk.factors(net, {"a": (x, ntk.value), "b": (x[:2], ntk.value)})
+        >>> f.shape, f["b"].gram().shape, list(f.trace())
+        ((7, 33), torch.Size([2, 2]), ['a', 'b'])
     """
 
     def __init__(self, snapshot: Snapshot, names: tuple[str, ...], lone: bool) -> None:

@@ -28,6 +28,12 @@ class LossGradient:
         gradient: of the weighted loss, by parameter name.
         rows: all residual rows, (N,), group after group.
         traces: tr K of each group, 0-d; None if not asked for.
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> found = ntk.loss_gradient(ntk.MLP([2, 8, 1]), {"u": (torch.rand(5, 2), ntk.value)}, traces=True)
+        >>> list(found.losses), found.rows.shape, list(found.traces), list(found.gradient)[0]
+        (['u'], torch.Size([5]), ['u'], '0.weight')
     """
 
     losses: dict[str, Tensor]

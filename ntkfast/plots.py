@@ -11,31 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .style import COLORS, DASHES, STYLE, legend_of, panels_of, smoothed
 from .ticks import grouped, plain_within_a_decade, powers, thousands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Okabe–Ito: distinct for colour-blind readers too, and apart in grey by the line styles that go with them.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--")
-STYLE: dict[Any, Any] = {
-    "font.family": "STIXGeneral",
-    "mathtext.fontset": "stix",
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.3,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
-}
-WIDTH = 6.8  # inches: a text column of a paper
 
 
 @runtime_checkable
@@ -67,24 +47,14 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def _panels(columns: int, height: float, **options: Any) -> tuple[Figure, Sequence[Any]]:
-    from matplotlib.figure import Figure
-
-    if columns == 0:
-        raise ValueError("expected at least one curve to draw, got none")
-    figure = Figure(figsize=(WIDTH if columns > 1 else 0.62 * WIDTH, height))
-    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
-
-
-def _legend(figure: Figure, axes: Sequence[Any], columns: int | None = None, order: Any = None, **options: Any) -> None:
-    """One legend below all panels, with every label of theirs once, as they come or in the order of some labels."""
-    found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    found = {label: found[label] for label in order or found if label in found}
-    figure.legend(found.values(), found, loc="outside lower center", ncols=columns or len(found), **options)
-
-
 def color_of(k: int) -> str:
-    """Return the color of the k-th curve; after the last one they begin again."""
+    """Return the color of the k-th curve; after the last one they begin again.
+
+    Example:
+        >>> from ntkfast.plots import color_of
+        >>> color_of(7) == color_of(0)
+        True
+    """
     return COLORS[k % len(COLORS)]
 
 
@@ -118,19 +88,24 @@ def losses(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import losses
+        >>> len(losses({"ntk": {"u": ([0, 100], [1.0, 0.1]), "r": ([0, 100], [9.0, 0.3])}}).axes)
+        2
     """
     groups = list(dict.fromkeys(group for curves in runs.values() for group in curves))
-    figure, axes = _panels(len(groups), 2.3, sharex=True)
+    figure, axes = panels_of(len(groups), 2.3, sharex=True)
     for axis, group in zip(axes, groups, strict=True):
         for k, (label, curves) in enumerate(runs.items()):
             if group in curves:
                 iterations, values = _points_of(curves[group])
                 axis.semilogy(iterations, values, color=color_of(k), linewidth=0.5, alpha=0.3)
-                axis.semilogy(iterations, _smooth(values), color=color_of(k), linestyle=DASHES[k % 2], label=label)
+                axis.semilogy(iterations, smoothed(values), color=color_of(k), linestyle=DASHES[k % 2], label=label)
         axis.set(title=rf"$\mathcal{{L}}_{{{symbol(group)}}}$", xlabel="iteration")
         thousands(axis)
     axes[0].set_ylabel("unweighted loss")
-    _legend(figure, axes, len(runs))
+    legend_of(figure, axes, len(runs))
     return figure
 
 
@@ -145,8 +120,13 @@ def errors(runs: Mapping[str, Sequence[Curve]]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import errors
+        >>> errors({"ntk": [([0, 100], [1.0, 0.1])]}).axes[0].get_xlabel()
+        'iteration'
     """
-    figure, (axis,) = _panels(1, 2.9)
+    figure, (axis,) = panels_of(1, 2.9)
     for k, (label, curves) in enumerate(runs.items()):
         for i, curve in enumerate(curves):
             style = {"color": color_of(k), "linestyle": DASHES[k % 2], "label": label if i == 0 else None}
@@ -169,8 +149,13 @@ def weights(curves: Mapping[str, Curve]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import weights
+        >>> weights({"u": ([0, 100], [1.0, 2.0])}).axes[0].get_ylabel()
+        'loss weight'
     """
-    figure, (axis,) = _panels(1, 2.9)
+    figure, (axis,) = panels_of(1, 2.9)
     for k, (group, curve) in enumerate(curves.items()):
         axis.semilogy(*_points_of(curve), color=color_of(k), label=rf"$\lambda_{{{symbol(group)}}}$")
     axis.set(xlabel="iteration", ylabel="loss weight")
@@ -191,11 +176,16 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import spectra
+        >>> spectra({"u": {0: [3.0, 0.2], 100: [2.0, 0.1]}}).axes[0].get_ylabel()
+        'eigenvalue'
     """
     import matplotlib
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
-    figure, axes = _panels(len(spectrum), 2.5)
+    figure, axes = panels_of(len(spectrum), 2.5)
     iterations = sorted({iteration for by_iteration in spectrum.values() for iteration in by_iteration})
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(iterations)))
     widths = np.linspace(2.6, 0.9, len(iterations))  # where curves coincide, the earlier ones still show
@@ -219,7 +209,7 @@ def spectra(spectrum: Mapping[str, Mapping[int, ArrayLike]]) -> Figure:
         else:
             axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("eigenvalue")
-    _legend(figure, axes, order=[grouped(iteration) for iteration in iterations], title="iteration")
+    legend_of(figure, axes, order=[grouped(iteration) for iteration in iterations], title="iteration")
     return figure
 
 
@@ -232,8 +222,13 @@ def drifts(curves: Mapping[str, Curve]) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import drifts
+        >>> drifts({"kernel": ([0, 100], [0.0, 0.3])}).axes[0].get_title()
+        'kernel'
     """
-    figure, axes = _panels(len(curves), 2.3)
+    figure, axes = panels_of(len(curves), 2.3)
     for k, (axis, (label, curve)) in enumerate(zip(axes, curves.items(), strict=True)):
         axis.plot(*_points_of(curve), color=color_of(k))
         axis.set(title=label, xlabel="iteration", ylim=(0, None))
@@ -252,8 +247,13 @@ def modes(iterations: ArrayLike, measured: Mapping[str, ArrayLike], predicted: M
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import modes
+        >>> modes([1, 10], {"first": [1.0, 0.1]}, {"first": [1.0, 0.2]}).axes[0].get_title()
+        'first'
     """
-    figure, axes = _panels(len(measured), 2.1, sharex=True, sharey=True)
+    figure, axes = panels_of(len(measured), 2.1, sharex=True, sharey=True)
     everything = np.concatenate([np.asarray(values, dtype=float) for values in measured.values()])
     most = everything[np.isfinite(everything)].max(initial=1e-300)
     for axis, (label, values) in zip(axes, measured.items(), strict=True):
@@ -261,7 +261,7 @@ def modes(iterations: ArrayLike, measured: Mapping[str, ArrayLike], predicted: M
         axis.loglog(iterations, predicted[label], color=COLORS[1], linestyle="--", label="frozen kernel")
         axis.set(title=label, xlabel="iteration", ylim=(1e-10 * most, 10 * most))
     axes[0].set_ylabel("squared error\nalong the mode")
-    _legend(figure, axes)
+    legend_of(figure, axes)
     return figure
 
 
@@ -275,8 +275,13 @@ def profiles(x: ArrayLike, panels: Mapping[str, Mapping[str, ArrayLike]]) -> Fig
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import profiles
+        >>> profiles([0, 1], {"solution": {"exact": [0.0, 1.0], "network": [0.1, 0.9]}}).axes[0].get_title()
+        'solution'
     """
-    figure, axes = _panels(len(panels), 2.5)
+    figure, axes = panels_of(len(panels), 2.5)
     for axis, (title, curves) in zip(axes, panels.items(), strict=True):
         for k, (label, values) in enumerate(curves.items()):
             if k == 0:
@@ -284,7 +289,7 @@ def profiles(x: ArrayLike, panels: Mapping[str, Mapping[str, ArrayLike]]) -> Fig
             else:
                 axis.plot(x, values, color=color_of(k - 1), linestyle=DASHES[(k - 1) % 2], label=label)
         axis.set(title=title, xlabel="$x$")
-    _legend(figure, axes, 4)
+    legend_of(figure, axes, 4)
     return figure
 
 
@@ -300,6 +305,11 @@ def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> 
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import maps
+        >>> len(maps([0, 1], [0, 1], [[0.0, 1.0], [2.0, 3.0]], [[0.1, 0.9], [2.0, 3.1]]).axes)  # with a bar each
+        6
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -310,7 +320,7 @@ def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> 
         (r"predicted $\hat u$", predicted, "RdBu_r", -limit, limit),
         (r"absolute error $|\hat u - u|$", np.abs(predicted - exact), "magma", 0.0, None),
     )
-    figure, axes = _panels(3, 2.4, sharey=True)
+    figure, axes = panels_of(3, 2.4, sharey=True)
     for axis, (title, field, colors, low, high) in zip(axes, panels, strict=True):
         image = axis.pcolormesh(t, x, field.T, cmap=colors, vmin=low, vmax=high, shading="gouraud", rasterized=True)
         axis.set(title=title, xlabel="$t$")
@@ -333,15 +343,20 @@ def slices(x: ArrayLike, times: Sequence[float], exact: ArrayLike, predictions: 
 
     Returns:
         The figure.
+
+    Example:
+        >>> from ntkfast.plots import slices
+        >>> slices([0, 1], [0.5], [[0.0, 1.0]], {"network": [[0.1, 0.9]]}).axes[0].get_title()
+        '$t = 0.50$'
     """
-    figure, axes = _panels(len(times), 2.3, sharey=True)
+    figure, axes = panels_of(len(times), 2.3, sharey=True)
     for i, (axis, time) in enumerate(zip(axes, times, strict=True)):
         axis.plot(x, np.asarray(exact)[i], color="0.25", linewidth=3.0, alpha=0.5, label="exact")
         for k, (label, predicted) in enumerate(predictions.items()):
             axis.plot(x, np.asarray(predicted)[i], color=color_of(k), linestyle=DASHES[k % 2], label=label)
         axis.set(title=f"$t = {time:.2f}$", xlabel="$x$")
     axes[0].set_ylabel("$u(t, x)$")
-    _legend(figure, axes)
+    legend_of(figure, axes)
     return figure
 
 
@@ -350,6 +365,13 @@ def save(figure: Figure, path: str | Path) -> Path:
 
     Raises:
         ValueError: if the folder does not exist or cannot be written, or the ending is that of no format.
+
+    Example:
+        >>> import tempfile
+        >>> from ntkfast.plots import save, weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(weights({"u": ([0, 100], [1.0, 2.0])}), f"{folder}/weights.png").name
+        'weights.png'
     """
     import matplotlib
 
@@ -362,14 +384,3 @@ def save(figure: Figure, path: str | Path) -> Path:
     except OSError as error:
         raise ValueError(f"expected a path that can be written, got {str(path)!r}: {error.strerror}") from error
     return path
-
-
-def _smooth(values: ArrayLike) -> np.ndarray:
-    """Running geometric mean over a fiftieth of the curve; at the ends over as much of that as there is."""
-    logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-300))
-    reach, known = len(logs) // 100, np.isfinite(logs)
-    sums, counts = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(known, logs, 0.0), known))
-    low = np.maximum(np.arange(len(logs)) - reach, 0)
-    high = np.minimum(np.arange(len(logs)) + reach + 1, len(logs))
-    with np.errstate(invalid="ignore"):  # NaN where nothing near is a number
-        return np.exp((sums[high] - sums[low]) / (counts[high] - counts[low]))

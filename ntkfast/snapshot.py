@@ -16,7 +16,18 @@ from .sweep import ChainArgs, GroupArgs, stash_size
 
 
 class Workspace:
-    """Buffers that a training loop reuses: factors made with one are valid until the next ones are made with it."""
+    """Buffers that a training loop reuses: factors made with one are valid until the next ones are made with it.
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> net, x, buffers = ntk.MLP([2, 8, 1]), torch.rand(5, 2), ntk.Workspace()
+        >>> first = ntk.factors(net, x, workspace=buffers)
+        >>> ntk.factors(net, x, workspace=buffers).gram().shape
+        torch.Size([5, 5])
+        >>> first.gram()
+        Traceback (most recent call last):
+        ValueError: expected factors whose buffers are still theirs, got some that a later sweep with the same ...
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}

@@ -29,7 +29,7 @@ STAGES = (
     ("check", "drift"),
     ("problems",),
     ("training",),
-    ("ticks",),
+    ("style", "ticks"),
     ("plots",),
 )
 RANK = {name: rank for rank, stage in enumerate(STAGES) for name in stage}

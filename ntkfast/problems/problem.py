@@ -175,6 +175,12 @@ def predict(net: nn.Module, xy: Tensor, chunk: int = 8192) -> Tensor:
 
     Raises:
         ValueError: a network with several outputs.
+
+    Example:
+        >>> import torch
+        >>> from ntkfast.problems import predict
+        >>> predict(torch.nn.Linear(2, 1), torch.rand(5, 2)).shape
+        torch.Size([5])
     """
     parameter = next(net.parameters())
     with torch.no_grad():

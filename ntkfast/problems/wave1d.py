@@ -30,6 +30,11 @@ def MultiscaleWave1D(c: float = 10.0, a: float = 2.0) -> Problem:
         ValueError: if ``a`` is not an integer.
 
     Reference: Wang, Yu, Perdikaris, When and why PINNs fail to train: a neural tangent kernel perspective (2022).
+
+    Example:
+        >>> import torch, ntkfast as ntk
+        >>> ntk.problems.MultiscaleWave1D(c=10.0, a=2.0).solution(torch.tensor([[0.0, 0.25]]))  # sin π/4 + sin π/2
+        tensor([1.7071], dtype=torch.float64)
     """
     if not float(a).is_integer():
         raise ValueError(f"MultiscaleWave1D: expected an integer frequency a, so that u(t, 1) = 0, got {a}")
