@@ -10,8 +10,7 @@ import pytest
 import results
 import setting
 import torch
-from baselines import torch_func, unfused, unfused_kernels
-from bench_gram import TOLERANCE
+from bench_gram import TOLERANCE, torch_func_gram, unfused_gram
 from setting import Device
 from sides import Sides
 
@@ -19,27 +18,6 @@ pytestmark = pytest.mark.gpu
 
 SIZES = ((500, 4096, "float32"), (128, 2048, "float32"), (128, 2048, "float64"), (500, 1024, "float64"))
 MEGABYTES = (128, 1024, 8192)  # of a chunk of the Jacobian
-
-
-def unfused_gram(net, x, device: Device):
-    """The unfused rival, by blocks of channel pairs or by stacked channels, whichever is faster and fits."""
-    sweep = unfused.Unfused(net, {"r": (len(x), unfused.WAVE)})
-    ways = {
-        "channel pairs": lambda: unfused_kernels.gram(sweep, {"r": x}),
-        "stacked channels": lambda: unfused_kernels.gram_stacked(sweep, {"r": x}),
-    }
-    best = measure.fastest(ways, device)
-    return best, ways[best]
-
-
-def torch_func_gram(net, x, device: Device, megabytes: tuple[int, ...]):
-    """The torch.func rival: the Jacobian is made in chunks or at once, and contracted parameter by parameter."""
-    ways = torch_func.candidates(torch_func.gram, net, x, megabytes)
-    ways |= {
-        f"{mode}, einsum": lambda mode=mode: torch_func.gram_einsum(net, x, mode=mode) for mode in torch_func.MODES
-    }
-    best = measure.fastest(ways, device)
-    return best, ways[best]
 
 
 def compare(

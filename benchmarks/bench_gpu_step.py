@@ -19,14 +19,13 @@ import results
 import setting
 import torch
 from baselines import autograd_step, compiled_step, unfused_kernels
-from setting import Device
+from setting import LOSS_WEIGHTS, Device
 from sides import IN_GRAPH, Sides
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.gpu
 
 WIDTHS = (500, 100)
-LOSS_WEIGHTS = {"u": 6.4, "ut": 2.8, "r": 2.1}
 OURS = "ntkfast with traces"
 # To compile takes minutes: NTKFAST_BENCH_COMPILE=0 leaves those rivals out.
 COMPILERS = {} if os.environ.get("NTKFAST_BENCH_COMPILE") == "0" else compiled_step.COMPILERS

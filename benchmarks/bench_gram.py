@@ -7,6 +7,7 @@ import results
 import setting
 import torch
 from baselines import torch_func, unfused, unfused_kernels
+from setting import Device
 
 SIZES = (
     (500, 300, "float32"),
@@ -21,24 +22,24 @@ SIZES = (
 TOLERANCE = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-10)}  # ours, rivals'
 
 
-def unfused_gram(net, x):
-    """The unfused rival, by blocks of channel pairs or by stacked channels, whichever is faster."""
+def unfused_gram(net, x, device: Device = "cpu"):
+    """The unfused rival, by blocks of channel pairs or by stacked channels, whichever is faster and fits."""
     sweep = unfused.Unfused(net, {"r": (len(x), unfused.WAVE)})
     ways = {
         "channel pairs": lambda: unfused_kernels.gram(sweep, {"r": x}),
         "stacked channels": lambda: unfused_kernels.gram_stacked(sweep, {"r": x}),
     }
-    best = measure.fastest(ways)
+    best = measure.fastest(ways, device)
     return best, ways[best]
 
 
-def torch_func_gram(net, x):
+def torch_func_gram(net, x, device: Device = "cpu", megabytes: tuple[int, ...] = torch_func.MEGABYTES):
     """The torch.func rival: one GEMM or one einsum per parameter, the whole Jacobian or chunks of it."""
-    ways = torch_func.candidates(torch_func.gram, net, x)
+    ways = torch_func.candidates(torch_func.gram, net, x, megabytes)
     ways |= {
         f"{mode}, einsum": lambda mode=mode: torch_func.gram_einsum(net, x, mode=mode) for mode in torch_func.MODES
     }
-    best = measure.fastest(ways)
+    best = measure.fastest(ways, device)
     return best, ways[best]
 
 

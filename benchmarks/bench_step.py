@@ -1,37 +1,40 @@
 """A training step (300 value, 100 velocity, 300 interior rows) against nested autograd, and what exact traces add."""
 
+import exact
 import measure
 import ours
 import pytest
 import results
 import setting
 import torch
-from baselines import autograd_step, unfused, unfused_kernels
+from baselines import autograd_step, unfused_kernels
+from setting import LOSS_WEIGHTS
 
 WIDTHS = (500, 256, 100)
-LOSS_WEIGHTS = {"u": 6.4, "ut": 2.8, "r": 2.1}
 
 
 def unfused_step(net, points):
     """The unfused rival: the three groups packed into one sweep."""
-    specs = {"u": unfused.VALUE, "ut": unfused.VELOCITY, "r": unfused.WAVE}
-    sweep = unfused.Unfused(net, {name: (len(x), specs[name]) for name, x in points.items()})
+    sweep = exact.sweep(net, points)
     return lambda: unfused_kernels.step(sweep, points, LOSS_WEIGHTS), sweep
 
 
-def _flat(result) -> torch.Tensor:
-    """Loss and gradient as one vector, each of norm one half of it: neither hides the other's error."""
+def _flat(gradient) -> torch.Tensor:
+    return torch.cat([g.flatten() for g in gradient]).double()
+
+
+def _joined(result, ratio: float) -> torch.Tensor:
+    """Loss and gradient as one vector; the gradient times the ratio of their sizes, so that neither hides the other."""
     loss, gradient = result
-    gradient = torch.cat([g.flatten() for g in gradient]).double()
-    return torch.cat([loss.double().reshape(1), gradient * (_flat.loss / _flat.norm)])
+    return torch.cat([loss.double().reshape(1), _flat(gradient) * ratio])
 
 
 def compare(width: int) -> dict:
     """All sides at one width, verified and timed."""
     net, points = setting.network(width), setting.step_points()
-    exact, sweep = unfused_step(setting.network(width).double(), {k: x.double() for k, x in points.items()})
-    loss, gradient = exact()
-    _flat.loss, _flat.norm = float(loss), float(torch.cat([g.flatten() for g in gradient]).norm())
+    wide, sweep = unfused_step(exact.double(net), {k: x.double() for k, x in points.items()})
+    loss, gradient = wide()
+    ratio = float(loss / _flat(gradient).norm())
     ways = {k: lambda f=f: f(net, points, LOSS_WEIGHTS) for k, f in autograd_step.ALL.items()}
     way = measure.fastest(ways)
     sides = {
@@ -41,7 +44,9 @@ def compare(width: int) -> dict:
         "nested autograd": ways[way],
     }
     tolerance = dict.fromkeys(sides, 1e-5) | {"nested autograd": 1e-4}
-    errors = measure.verified({k: _flat(side()) for k, side in sides.items()}, _flat(exact()), tolerance)
+    errors = measure.verified(
+        {k: _joined(side(), ratio) for k, side in sides.items()}, _joined(wide(), ratio), tolerance
+    )
     traces = ours.step_traces(net, points)
     expected = {name: d.sum() for name, d in unfused_kernels.diag_of(sweep).items()}
     for name, trace in traces.items():

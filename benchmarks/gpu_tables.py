@@ -9,29 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import results
+from cells import size_of, time_of, times
+from sides import IN_GRAPH
 
 BEGIN, END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
-IN_GRAPH = ", CUDA graph"
 NAMES = {"trace": "traces of three groups", "gram": "gram", "step": "training step with traces"}
 TRACE_SECONDS, TRACE_RATIO = 4e-4, 100
 GRAM_RATIO, GRAM_SHARE = 20, 0.4
 RUN_SECONDS, RUN_ERROR = 60, 5e-3
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
-
-
-def _size(size: Mapping) -> str:
-    rows = f"N = {size['n']}" if "n" in size else " + ".join(str(size[k]) for k in ("u", "ut", "r")) + " rows"
-    groups = f" each of {size['groups']}" if "groups" in size else ""
-    return f"width {size['width']}, {rows}{groups}" + (", float64" if size.get("dtype") == "float64" else "")
 
 
 def medians(record: Mapping) -> dict[str, float]:
@@ -59,9 +44,9 @@ def _line(section: str, record: Mapping) -> str:
     plain, rival, fastest = best(record, "unfused"), best(record), best(record, own)
     ours = seconds[fastest or own]
     share = record.get("shares", {}).get(fastest, {}).get("share_of_floor")
-    cells = [NAMES[section], _size(record["size"]), _time(seconds[own]), _time(seconds.get(own + IN_GRAPH))]
+    cells = [NAMES[section], size_of(record["size"]), time_of(seconds[own]), time_of(seconds.get(own + IN_GRAPH))]
     for name in (plain, rival):
-        cells.append("–" if name is None else f"{_time(seconds[name])} ({name}), {_times(seconds[name] / ours)}")
+        cells.append("–" if name is None else f"{time_of(seconds[name])} ({name}), {times(seconds[name] / ours)}")
     return f"| {' | '.join(cells)} | {'–' if share is None else f'{100 * share:.0f} %'} |"
 
 
@@ -81,13 +66,13 @@ def _sentences(measurements: Mapping) -> Iterator[str]:
     for record in measurements.get("memory", {}).values():
         size, peak = record["size"], record["peak_bytes"]["ntkfast"]
         text = f"Trace at N = {size['n']}, width {size['width']}, budget {record['budget']}: "
-        yield text + _time(medians(record)["ntkfast"]) + ("." if peak is None else f", peak {peak / 1e6:.0f} MB.")
+        yield text + time_of(medians(record)["ntkfast"]) + ("." if peak is None else f", peak {peak / 1e6:.0f} MB.")
     for record in measurements.get("training", {}).values():
         each = medians(record)["ntkfast"]
-        yield f"An iteration of the trainer with NTK weights, width {record['size']['width']}: {_time(each)}."
+        yield f"An iteration of the trainer with NTK weights, width {record['size']['width']}: {time_of(each)}."
     for record in measurements.get("whole_run", {}).values():
         error = f"{record['relative_l2_error']:.1e}"
-        yield f"The paper's wave run: {_time(record['run_seconds'])}, relative error {error}."
+        yield f"The paper's wave run: {time_of(record['run_seconds'])}, relative error {error}."
 
 
 def _footer(machine: Mapping) -> str:
@@ -105,12 +90,12 @@ def required(measurements: Mapping) -> Iterator[tuple[str, str, str, bool]]:
         seconds = medians(record)
         ours = min(v for k, v in seconds.items() if k.startswith("ntkfast"))
         ratio = seconds["torch.func"] / ours
-        yield "traces, width 500", f"≤ {_time(TRACE_SECONDS)}", _time(ours), ours <= TRACE_SECONDS
-        yield "traces, width 500, over torch.func", f"≥ {TRACE_RATIO}×", _times(ratio), ratio >= TRACE_RATIO
+        yield "traces, width 500", f"≤ {time_of(TRACE_SECONDS)}", time_of(ours), ours <= TRACE_SECONDS
+        yield "traces, width 500, over torch.func", f"≥ {TRACE_RATIO}×", times(ratio), ratio >= TRACE_RATIO
     record = measurements.get("gram", {}).get("500x4096 float32")
     if record:
         ratio = medians(record)["torch.func"] / medians(record)["ntkfast"]
-        yield "gram, width 500, N = 4096, over torch.func", f"≥ {GRAM_RATIO}×", _times(ratio), ratio >= GRAM_RATIO
+        yield "gram, width 500, N = 4096, over torch.func", f"≥ {GRAM_RATIO}×", times(ratio), ratio >= GRAM_RATIO
         share = record["shares"]["ntkfast"]["share_of_nominal"]
         if share is not None:
             said = f"{100 * share:.0f} %"
@@ -118,7 +103,7 @@ def required(measurements: Mapping) -> Iterator[tuple[str, str, str, bool]]:
     record = measurements.get("whole_run", {}).get("paper")
     if record:
         seconds, error = record["run_seconds"], record["relative_l2_error"]
-        yield "the paper's wave run", f"≤ {RUN_SECONDS} s", _time(seconds), seconds <= RUN_SECONDS
+        yield "the paper's wave run", f"≤ {RUN_SECONDS} s", time_of(seconds), seconds <= RUN_SECONDS
         yield "its relative error", f"≤ {RUN_ERROR:g}", f"{error:.1e}", error <= RUN_ERROR
 
 

@@ -1,4 +1,4 @@
-"""The library's side of every comparison, through its public names alone."""
+"""The library's side of every comparison: its public names, and below them what measures a part of it alone."""
 
 from __future__ import annotations
 

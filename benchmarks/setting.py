@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 SIZES = ((500, 300), (256, 1024), (128, 4096), (50, 300))  # (width, points)
 STEP_ROWS = {"u": 300, "ut": 100, "r": 300}
+LOSS_WEIGHTS = {"u": 6.4, "ut": 2.8, "r": 2.1}  # near the λ of the network before its first step
+SPEED = 2.0  # c of u_tt − c² u_xx
 THREADS = 2
 
 Device = torch.device | str

@@ -15,6 +15,7 @@ from pathlib import Path
 import gpu_tables
 import results
 from bench_agreement import BOUNDS
+from cells import size_of, time_of, times
 
 ACCURACY_BEGIN, ACCURACY_END = "<!-- accuracy:begin -->", "<!-- accuracy:end -->"
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
@@ -27,26 +28,17 @@ COMPARED = {"trace": "traces", "diag": "diagonals", "gram": "Grams", "gradient":
 RIVALS = {"trace": "torch.func", "gram": "torch.func", "step": "nested autograd"}
 
 
-def _time(seconds: float) -> str:
-    """Three digits in a unit that suits them."""
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
-
-
-def _size(size: dict) -> str:
-    rows = f"N = {size['n']}" if "n" in size else " + ".join(str(v) for k, v in size.items() if k != "width") + " rows"
-    kind = ", float64" if size.get("dtype") == "float64" else ""
-    return f"width {size['width']}, {rows}{kind}"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
-
-
 def _line(section: str, record: dict) -> str:
     seconds = {side: t["median"] for side, t in record["seconds"].items()}
     own, plain, rival = seconds["ntkfast"], seconds["unfused"], seconds[RIVALS[section]]
-    cells = [NAMES[section], _size(record["size"]), _time(own), _time(plain), f"{_time(rival)} ({RIVALS[section]})"]
-    return f"| {' | '.join(cells)} | {_times(plain / own)} | {_times(rival / own)} |"
+    cells = [
+        NAMES[section],
+        size_of(record["size"]),
+        time_of(own),
+        time_of(plain),
+        f"{time_of(rival)} ({RIVALS[section]})",
+    ]
+    return f"| {' | '.join(cells)} | {times(plain / own)} | {times(rival / own)} |"
 
 
 def speed_table(content: dict) -> str:
@@ -85,7 +77,7 @@ def accuracy_table(contents: Sequence[dict]) -> str:
 
 
 def _range(ratios: list[float]) -> str:
-    return f"{_times(min(ratios))[:-1]}–{_times(max(ratios))}"
+    return f"{times(min(ratios))[:-1]}–{times(max(ratios))}"
 
 
 def summary(content: dict, kind: str) -> str:

@@ -6,10 +6,11 @@ Three ways to write it; the fastest one counts.
 from __future__ import annotations
 
 import torch
+from setting import SPEED
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from .per_row import SPEED, wave_rows
+from .per_row import wave_rows
 
 Step = tuple[Tensor, list[Tensor]]
 

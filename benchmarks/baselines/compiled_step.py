@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 
 import torch
+from setting import SPEED
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, jvp
 
 from .autograd_step import Step
-from .per_row import SPEED
 
 # Arguments of torch.compile by the name of the way.
 COMPILERS: dict[str, dict] = {

@@ -7,9 +7,8 @@ whole batch. ``single`` builds a graph per point, which is cheaper for wide netw
 from __future__ import annotations
 
 import torch
+from setting import SPEED
 from torch import Tensor, nn
-
-SPEED = 2.0  # c of u_tt − c² u_xx
 
 
 def wave_rows(net: nn.Module, points: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+from setting import SPEED
 from torch import Tensor, nn
 from torch.func import grad, jvp, vjp, vmap
 
 Parameters = tuple[Tensor, ...]
+MEGABYTES = (8, 32, 128)  # of a chunk of the Jacobian
 MODES = ("forward-over-reverse", "forward-over-forward")
-SPEED = 2.0  # c of u_tt − c² u_xx
 
 
 def parameters_of(net: nn.Sequential) -> Parameters:
@@ -131,7 +132,7 @@ def operator(net: nn.Sequential, points: Tensor, mode: str = MODES[0]) -> Callab
     return apply
 
 
-def options(net: nn.Module, n: int, megabytes: tuple[int, ...] = (8, 32, 128)) -> dict[str, dict]:
+def options(net: nn.Module, n: int, megabytes: tuple[int, ...] = MEGABYTES) -> dict[str, dict]:
     """Every mode and a few chunk sizes, by the megabytes that the Jacobian of a chunk takes."""
     row = sum(p.numel() * p.element_size() for p in net.parameters())
     chunks = sorted({min(n, max(8, (size << 20) // row)) for size in megabytes})
@@ -139,7 +140,7 @@ def options(net: nn.Module, n: int, megabytes: tuple[int, ...] = (8, 32, 128)) -
 
 
 def candidates(
-    kernel: Callable[..., Tensor], net: nn.Sequential, points: Tensor, megabytes: tuple[int, ...] = (8, 32, 128)
+    kernel: Callable[..., Tensor], net: nn.Sequential, points: Tensor, megabytes: tuple[int, ...] = MEGABYTES
 ) -> dict[str, Callable[[], Tensor]]:
     """A kernel by every one of the options."""
     return {
