@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import _ops
 from .chain import Chain
+from .kept import Kept
 from .sweep import ChainArgs, GroupArgs, stash_size
 
 
@@ -86,7 +87,7 @@ class Snapshot:
     D: Tensor
     workspace: Workspace  # that A and D belong to
     sweep: int  # its count when they were made
-    cache: dict[str, Tensor] = field(default_factory=dict)
+    kept: Kept[Tensor] = field(default_factory=lambda: Kept(1))
 
     def check(self) -> Snapshot:
         """This snapshot, unless a later sweep has overwritten it.
@@ -103,13 +104,14 @@ class Snapshot:
 
     def layer_diag(self) -> Tensor:
         """The diagonal by layers, (layers, N) in float64, computed once."""
-        if "diag" not in self.cache:
-            result = torch.empty(
-                len(self.chain.layers), self.groups.residual_rows, dtype=torch.float64, device=self.A.device
-            )
+
+        def make() -> Tensor:
+            size = len(self.chain.layers), self.groups.residual_rows
+            result = torch.empty(size, dtype=torch.float64, device=self.A.device)
             _ops.factor_diag(self.args, self.groups.spec, self.A, self.D, result)
-            self.cache["diag"] = result
-        return self.cache["diag"]
+            return result
+
+        return self.kept.get("diag", self.A.device, make)
 
 
 def sweep(

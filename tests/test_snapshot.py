@@ -128,3 +128,9 @@ def test_what_a_caller_does_to_the_diagonal_stays_there(dtype):
     f.diag().mul_(2)
     f.diag(per_block=True)["0"].mul_(2)
     assert torch.equal(f.trace(), before)
+
+
+def test_the_diagonal_is_found_once_and_not_copied():
+    f = ntk.factors(TANH.net(), TANH.points(), wave)
+    assert f._snapshot.layer_diag() is f._snapshot.layer_diag()
+    assert copy.deepcopy(f).trace() == f.trace()

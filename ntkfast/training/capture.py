@@ -92,7 +92,7 @@ class Captured:
         self.iteration, self.refusal = iteration, refusal
         self._new_graph, self._strict = graph, strict
         self._eager: Counter[Kind] = Counter()
-        self._graphs: dict[Kind, tuple[Graph, Outcome, list[object]]] = {}
+        self._graphs: dict[Kind, tuple[Graph, Outcome]] = {}
         self._place: tuple[object, ...] = ()
         self._moves = 0  # iterations in a row before which the place had changed
 
@@ -136,7 +136,7 @@ class Captured:
                 return None
         if self._eager[kind] < 2 or (kind not in self._graphs and not self._capture(kind)):
             return None
-        graph, found, _ = self._graphs[kind]
+        graph, found = self._graphs[kind]
         graph.replay()
         return found
 
@@ -145,7 +145,7 @@ class Captured:
         graph = self._new_graph()
         try:
             found = graph.capture(lambda: self.iteration.run(kind))
-            self._graphs[kind] = graph, found, self.iteration.read
+            self._graphs[kind] = graph, found
         except RuntimeError as error:
             # A generator is not usable after a capture that failed.
             self.iteration.generator = torch.Generator(self.iteration.generator.device)

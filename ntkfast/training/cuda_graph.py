@@ -8,13 +8,37 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, final
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 T = TypeVar("T")
 
 
 @final
+class Reads(TorchDispatchMode):
+    """Holds the memory that work reads and has not made: a graph reads it again, whoever has dropped it since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, torch.UntypedStorage] = {}
+        self._made: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = _storages((args, kwargs))
+        result = func(*args, **(kwargs or {}))
+        self.held.update((place, storage) for place, storage in given.items() if place not in self._made)
+        self._made.update(_storages(result).keys() - given.keys())
+        return result
+
+
+def _storages(tree: Any) -> dict[int, torch.UntypedStorage]:
+    storages = [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return {storage._cdata: storage for storage in storages}
+
+
+@final
 class CudaGraph:
-    """A CUDA graph.
+    """A CUDA graph. It holds what it reads.
 
     Args:
         device: where the work is done.
@@ -23,6 +47,7 @@ class CudaGraph:
 
     def __init__(self, device: torch.device, generator: torch.Generator | None = None) -> None:
         self._device = device
+        self._reads = Reads()
         with torch.cuda.device(device):  # a generator's state is registered on the current one
             self._graph = torch.cuda.CUDAGraph()
             if generator is not None:
@@ -42,7 +67,8 @@ class CudaGraph:
             try:
                 with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
                     try:
-                        return work()
+                        with self._reads:
+                            return work()
                     except Exception as error:
                         broken = error
                         raise

@@ -74,7 +74,6 @@ class Iteration:
         self._make_gradients()
         self._stepped: torch.optim.Optimizer | None = None  # the last one that did
         self._workspace = Workspace()
-        self.read: list[object] = []  # what the last iteration read beside the state: a graph of it reads that again
         self.lam = torch.empty(len(layout.groups), dtype=torch.float64, device=layout.device)
         self._pull = torch.empty(layout.share.shape, dtype=layout.dtype, device=layout.device)
         self.set_weights(lam)
@@ -108,8 +107,7 @@ class Iteration:
 
     def gradient(self, batch: Batch, kind: Kind) -> Outcome:
         """Losses, the gradient of Σ λ loss in ``.grad`` of the parameters, and the traces if the kind has them."""
-        chain, args, groups = prepared = self.layout.prepare(self.net, batch)
-        self.read = [prepared]
+        chain, args, groups = self.layout.prepare(self.net, batch)
         self._check_parameters(chain.parameters())
         self._make_gradients()
         with torch.no_grad():
@@ -125,7 +123,6 @@ class Iteration:
             return Outcome(losses, traces, traces / self._rows)
         for group, fresh in self._fresh.items():
             prepared = self.layout.prepare(self.net, self.layout.draw(self.generator, fresh.sizes))
-            self.read.append(prepared)
             traces[self.layout.groups.index(group)] = fresh.trace(*prepared)
         return Outcome(losses, traces, traces / self._fresh_rows)
 

@@ -6,11 +6,13 @@ import contextlib
 import gc
 import types
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from ntkfast.training.cuda_graph import CudaGraph
+import ntkfast as ntk
+from ntkfast.training.cuda_graph import CudaGraph, Reads
 
 POOL = (0, 7)
 
@@ -138,3 +140,35 @@ def test_a_collector_that_was_off_stays_off(fake: FakeCuda) -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def held_by(work: Callable[[], object]) -> set[int]:
+    with Reads() as reads:
+        work()
+    return {storage.data_ptr() for storage in reads.held.values()}
+
+
+def test_reads_are_what_was_there_before_and_not_what_is_made() -> None:
+    """Through views and in-place writes too."""
+    x, w, out = torch.ones(3), torch.ones(2, 3), torch.zeros(3)
+
+    def work() -> None:
+        made = x * w[1]
+        out.copy_(made.view(3) + made)
+
+    assert held_by(work) == {t.data_ptr() for t in (x, w, out)}
+
+
+def test_reads_are_those_of_native_operators_and_of_backward_passes_too() -> None:
+    net, x, scale = ntk.MLP([2, 5, 1]), torch.rand(4, 2), torch.rand(4)
+    held = held_by(lambda: (ntk.factors(net, x).rows * scale).sum().backward())
+    assert {t.data_ptr() for t in (x, scale, *net.parameters())} <= held
+
+
+def test_a_graph_holds_what_it_reads(fake: FakeCuda) -> None:
+    graph, given = CudaGraph(torch.device("cuda:1")), [torch.ones(3)]
+    storage = weakref.ref(given[0].untyped_storage())
+    graph.capture(lambda: given[0] + 1)
+    given.clear()
+    gc.collect()
+    assert storage() is not None
