@@ -28,14 +28,14 @@ bool lends_tiles() {
 }
 #endif
 
-// The widest level up to `most`.
+// The widest level up to `most`. Permission for tiles is asked for only where they are wanted.
 int supported(int most) {
 #if NTKFAST_HAS_X86_LEVELS
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+  if (most < 1 || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (!wide || most < 2) return 1;
+  if (most < 2 || !wide) return 1;
   return most > 2 && __builtin_cpu_supports("avx512bf16") && lends_tiles() ? 3 : 2;
 #else
   (void)most;
@@ -48,10 +48,7 @@ int choose() {
   const char* wanted = std::getenv("NTKFAST_ISA");
   if (wanted == nullptr) return supported(kWidest);
   for (int level = 0; level <= kWidest; ++level)
-    if (std::strcmp(wanted, kNames[level]) == 0) {
-      const int widest = supported(level);
-      return level < widest ? level : widest;
-    }
+    if (std::strcmp(wanted, kNames[level]) == 0) return supported(level);
   throw std::runtime_error(std::string("NTKFAST_ISA: expected base, avx2, avx512 or amx, got ") + wanted);
 }
 

@@ -1,5 +1,8 @@
 // Every operator of ntkfast on one screen. Each is implemented and registered in csrc/ops/<name>.cpp; the arguments
 // that they share are explained in csrc/ops/sweep_args.h.
+//
+// What an operator writes lies apart from what it reads, and from what else it writes. Products and contractions look;
+// sweeps, which would have to compare a hundred tensors, rely on it.
 
 #include <torch/csrc/stable/library.h>
 

@@ -1,4 +1,4 @@
-"""The frozen-kernel experiment: one wide layer, small steps, and a kernel that hardly moves while the network learns.
+"""The experiment of the frozen kernel: how far that of one wide layer moves under small steps, and what it predicts.
 
     python examples/poisson1d.py                # 40 001 steps of plain gradient descent, less than a minute
 

@@ -151,3 +151,18 @@ def test_a_memory_budget_changes_nothing():
     free = ntk.diag(net, x, wave)
     for memory in ("1MB", 2**21):
         torch.testing.assert_close(ntk.diag(net, x, wave, memory=memory), free, rtol=1e-12, atol=0)
+
+
+def test_is_never_below_zero(dtype: torch.dtype):
+    """u_xx + k² u of waves of wave number k is zero: channels cancel, and what is left is rounding."""
+    k = 2.3
+    net = nn.Sequential(nn.Linear(1, 37), ntk.Sin(), nn.Linear(37, 19), nn.Linear(19, 1)).to(dtype)
+    net.requires_grad_(False)[2].weight.requires_grad_(True)
+    nn.init.constant_(net[0].weight, k)
+    x, helmholtz = 6 * torch.rand(200, 1, dtype=dtype), ntk.residual("x")(lambda u: u.d(x=2) + k * k * u)
+    f = ntk.factors(net, x, helmholtz)
+    for diag in (ntk.diag(net, x, helmholtz), f.diag(), ntk.diag(net, x, helmholtz, per_block=True)["2"]):
+        assert (diag >= 0).all()
+    structured = ntk.gram(net, x, helmholtz, method="structured").diagonal()
+    assert structured.min() < 0, "what it would be"
+    assert ntk.NTKWeights()(net, {"r": (x, helmholtz), "u": (x, ntk.value)}).keys() == {"r", "u"}

@@ -6,7 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from cases import Case, Problem, close, double, heat, mlp, randomized, two_components, uniform, wave, wave_groups
+from cases import (
+    Case,
+    Problem,
+    burgers,
+    close,
+    double,
+    heat,
+    mlp,
+    randomized,
+    two_components,
+    uniform,
+    wave,
+    wave_groups,
+)
 from torch import Tensor, nn
 
 import ntkfast as ntk
@@ -271,3 +284,15 @@ def test_an_out_that_does_not_fit_is_refused():
             ValueError, match="memory of its own for every parameter in out, got tensors that share some"
         ):
             ntk.loss_gradient(square, wave_groups(), out={**out, **shared})
+
+
+@pytest.mark.parametrize("residual", [ntk.value, wave, burgers], ids=["value", "wave", "not linear"])
+def test_many_points_cost_no_digits(residual: ntk.Residual) -> None:
+    """Sums in float32 over all of them would be wrong by 1e-5 and more."""
+    torch.manual_seed(0)
+    net, x = ntk.MLP([2, 32, 32, 1]), torch.rand(60_000, 2)
+    found = ntk.loss_gradient(net, {"r": (x, residual)}).gradient
+    exact = flat(ntk.loss_gradient(double(net), {"r": (x.double(), residual)}).gradient)
+    f = ntk.factors(net, x, residual)
+    for gradient in (found, f.vjp(2 / len(x) * f.rows.detach())):
+        assert (flat(gradient) - exact).norm() <= 3e-6 * exact.norm()

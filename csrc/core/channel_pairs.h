@@ -11,4 +11,7 @@ namespace ntkfast::core {
 
 [[gnu::always_inline]] NTK_HD constexpr int place_of(int c, int e) { return c * (c + 1) / 2 + e; }
 
+// How often a sum over ordered pairs counts it.
+[[gnu::always_inline]] NTK_HD constexpr double times_of(int c, int e) { return c == e ? 1.0 : 2.0; }
+
 }  // namespace ntkfast::core

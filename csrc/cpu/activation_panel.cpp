@@ -1,3 +1,4 @@
+#include "../core/omega.h"
 #include "panel_vectors.h"
 
 namespace ntkfast {
@@ -31,12 +32,6 @@ void push_vectors(const Epilogue<T>& e, T* z, Columns columns, Points points) {
   });
 }
 
-// ω_mk of a component's channels among the group's.
-inline int64_t omega_place(const Component& component, int group_directions, int m, int k) {
-  const int* channel = component.channel + 1;
-  return (channel[component.directions + m] - 1 - group_directions) * group_directions + channel[k] - 1;
-}
-
 // Where channel c of a component stands in the stash of a point, and ω_mk in the group's: found once where their
 // numbers are known, looked up each time otherwise.
 template <class T, int kF, int kM>
@@ -47,7 +42,7 @@ class ChannelPlaces {
     if constexpr (kKnown) {
       for (int c = 0; c < 1 + kF + kM; ++c) stash_[c] = component_.channel[c] * stride_;
       for (int m = 0; m < kM; ++m)
-        for (int k = 0; k < kF; ++k) omega_[m * kF + k] = omega_place(component_, group_directions_, m, k);
+        for (int k = 0; k < kF; ++k) omega_[m * kF + k] = place_of_omega(m, k);
     }
   }
   int64_t stash(int c) const {
@@ -56,10 +51,14 @@ class ChannelPlaces {
   }
   int64_t omega(int m, int k) const {
     if constexpr (kKnown) return omega_[m * kF + k];
-    else return omega_place(component_, group_directions_, m, k);
+    else return place_of_omega(m, k);
   }
 
  private:
+  int64_t place_of_omega(int m, int k) const {
+    return core::omega_place(component_.channel, component_.directions, group_directions_, m, k);
+  }
+
   static constexpr bool kKnown = kF != kAny;
   const Component& component_;
   int group_directions_;

@@ -24,11 +24,6 @@ struct Tile {
   int channels() const { return group->channels; }
 };
 
-// Columns first … first + width − 1 of a layer, width ≤ kPanel.
-struct Columns {
-  int64_t first, width;
-};
-
 // The points first … first + count − 1 of a tile.
 struct Points {
   int64_t first, count;

@@ -21,6 +21,7 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   T* get() const { return data_; }
+  T& operator[](int64_t i) const { return data_[i]; }
 
  private:
   std::size_t bytes_;

@@ -161,7 +161,7 @@ class DigitPipeline {
       for (int64_t j = 0; j < columns; ++j) {
         const T exponents =
             left[r / kDigitRows * size + r % kDigitRows] + y.packed[j / kDigitRows * size + j % kDigitRows];
-        if (exponents != exponents) found_[r * kPanel<T> + j] = exact.get()[r * kPanel<T> + j];
+        if (exponents != exponents) found_[r * kPanel<T> + j] = exact[r * kPanel<T> + j];
       }
   }
 

@@ -13,11 +13,9 @@ template <class T>
 void gemm(const Gemm<T>& p, const Parallel& parallel) {
   const int64_t panels = ceil_div(p.columns, kPanel<T>), panel_elements = panel_size<T>(p.depth);
   const Buffer<T> packed(panels * panel_elements);
-  const auto width = [&](int64_t q) {
-    return p.columns - q * kPanel<T> < kPanel<T> ? p.columns - q * kPanel<T> : kPanel<T>;
-  };
   for_each_task(parallel, panels, [&](int64_t q, int) {
-    pack_columns<T>([&](int64_t k) { return p.b + k * p.columns + q * kPanel<T>; }, width(q), p.depth,
+    const Columns columns = panel_columns<T>(q, p.columns);
+    pack_columns<T>([&](int64_t k) { return p.b + k * p.columns + columns.first; }, columns.width, p.depth,
                     [](int64_t) { return T(1); }, packed.get() + q * panel_elements);
   });
   constexpr int64_t kRows = kHasTiles<T> ? 192 : 16 * kTileRows;
@@ -31,14 +29,14 @@ void gemm(const Gemm<T>& p, const Parallel& parallel) {
     split_left(a, count, p.depth);
     for (int64_t q = 0; q < panels; ++q) {
       const T* panel = packed.get() + q * panel_elements;
-      const int64_t column = q * kPanel<T>;
-      if (width(q) == kPanel<T>) {
-        product<false>(a, 0, count, panel, width(q), p.depth, out + column, p.columns);
+      const auto [column, width] = panel_columns<T>(q, p.columns);
+      if (width == kPanel<T>) {
+        product<false>(a, count, panel, width, p.depth, out + column, p.columns);
         continue;
       }
-      product<false>(a, 0, count, panel, width(q), p.depth, edge, kPanel<T>);
+      product<false>(a, count, panel, width, p.depth, edge, kPanel<T>);
       for (int64_t r = 0; r < count; ++r)
-        std::memcpy(out + r * p.columns + column, edge + r * kPanel<T>, static_cast<std::size_t>(width(q)) * sizeof(T));
+        std::memcpy(out + r * p.columns + column, edge + r * kPanel<T>, static_cast<std::size_t>(width) * sizeof(T));
     }
   });
 }

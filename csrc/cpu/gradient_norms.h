@@ -16,9 +16,6 @@ namespace {
 
 enum class Few { none, inputs, outputs };
 
-// Of a group whose gradients' norms are taken: second derivatives in three coordinates.
-constexpr int kMostChannels = 5;
-
 // Which side of layer l has few units. For each unit of the other side u of them take u (C_j + 1) multiplications for
 // component j; products of channels take C_j (C_j + 1) / 2 of D, and C (C + 1) / 2 of A once for all components.
 template <class T>
@@ -76,8 +73,7 @@ void norms_of_point(const T* const (&few)[C], const T* const (&many)[C], int64_t
 template <class T, int C, int kUnits>
 void gradient_norms_fixed(const Layer<T>& layer, Few side, Points points, const ChannelRows<T, C>& few,
                           const ChannelRows<T, C>& many, double* diag, int64_t stride) {
-  const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
-  const double bias = static_cast<double>(layer.bias_jacobian) * layer.bias_jacobian;
+  const core::LayerPart part(layer);
   const int64_t width = side == Few::inputs ? layer.n_out : layer.n_in;
   for (int64_t i = points.first; i < points.first + points.count; ++i) {
     const T *few_i[C], *many_i[C];
@@ -88,8 +84,7 @@ void gradient_norms_fixed(const Layer<T>& layer, Few side, Points points, const 
     T sums[2];
     norms_of_point<T, C, kUnits>(few_i, many_i, width, sums);
     const double output = few_i[0][0], of_bias = side == Few::inputs ? static_cast<double>(sums[1]) : output * output;
-    // Neither may spoil the other where it is infinite and its parameter frozen.
-    diag[i * stride] = (weight != 0 ? weight * sums[0] : 0.0) + (bias != 0 ? bias * of_bias : 0.0);
+    diag[i * stride] = part(sums[0], of_bias);
   }
 }
 
@@ -103,19 +98,13 @@ void gradient_norms_of(const Layer<T>& layer, const Component& component, Few si
   gradient_norms_fixed<T, C, 1>(layer, side, points, inputs, cotangents, diag, stride);
 }
 
-// A layer's part of the diagonal for some points of one tile of one component. `stride` is the distance of the
-// component's rows in `diag`.
+// A layer's part of the diagonal for some points of one tile of one component, which has kMostChannels at most.
+// `stride` is the distance of the component's rows in `diag`.
 template <class T>
 void gradient_norms(const Layer<T>& layer, const Component& component, Few side, Points points, const Stack<T>& A,
                     const Stack<T>& D, double* diag, int64_t stride) {
-  static_assert(kMostChannels == 5, "the cases below");
-  switch (component.channels) {
-    case 1: return gradient_norms_of<T, 1>(layer, component, side, points, A, D, diag, stride);
-    case 2: return gradient_norms_of<T, 2>(layer, component, side, points, A, D, diag, stride);
-    case 3: return gradient_norms_of<T, 3>(layer, component, side, points, A, D, diag, stride);
-    case 4: return gradient_norms_of<T, 4>(layer, component, side, points, A, D, diag, stride);
-    case 5: return gradient_norms_of<T, 5>(layer, component, side, points, A, D, diag, stride);
-  }
+  with_channels(component.channels,
+                [&](auto C) { gradient_norms_of<T, C>(layer, component, side, points, A, D, diag, stride); });
 }
 
 }  // namespace

@@ -26,14 +26,8 @@ constexpr int kTaskPanels = 2;
 template <class T>
 constexpr int64_t kTaskColumns = kTaskPanels * kPanel<T>;
 
-// Points first … first + count − 1 of one part.
-struct PanelOf {
-  int part;
-  int64_t first, count;
-};
-
 template <class T>
-PanelOf columns_of_task(const Side<T>& side, int64_t task) {
+PartPoints columns_of_task(const Side<T>& side, int64_t task) {
   int part = 0;
   for (;; part += side.together) {
     const int64_t tasks = ceil_div(side.group_of(part).n, kTaskColumns<T>);
@@ -54,10 +48,10 @@ int64_t task_count(const Side<T>& side) {
 
 // Runs body(panel, its index) for the panels of a task.
 template <class T, class Body>
-void for_each_panel(PanelOf task, const Body& body) {
-  for (int64_t j = 0; j < task.count; j += kPanel<T>) {
-    const int64_t left = task.count - j;
-    body(PanelOf{task.part, task.first + j, left < kPanel<T> ? left : int64_t(kPanel<T>)}, j / kPanel<T>);
+void for_each_panel(PartPoints task, const Body& body) {
+  for (int64_t j = 0; j < ceil_div(task.count, kPanel<T>); ++j) {
+    const auto [first, width] = panel_columns<T>(j, task.count);
+    body(PartPoints{task.part, task.first + first, width}, j);
   }
 }
 
@@ -73,7 +67,7 @@ void for_each_entry(T* k, int64_t k_stride, T* tile, int64_t tile_stride, int64_
 // Runs body(strip) for the strips of x that pair with a task: all of them, or one triangle, which in the task's own
 // group is that of points, whatever their components.
 template <class T, class Body>
-void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body& body) {
+void for_each_strip(const Gram<T>& p, const Side<T>& x, PartPoints task, const Body& body) {
   for (int group = 0; group < x.parts; group += x.group_of(group).components) {
     const int end = group + x.group_of(group).components;
     if (p.symmetric && end <= task.part) continue;
@@ -81,17 +75,16 @@ void for_each_strip(const Gram<T>& p, const Side<T>& x, PanelOf task, const Body
     int64_t first = p.symmetric && group <= task.part ? task.first / kStripRows * kStripRows : 0;
     for (; first < n; first += kStripRows)
       for (int part = group; part < end; part += x.together)
-        body(Strip{part, first, n - first < kStripRows ? n - first : kStripRows});
+        body(PartPoints{part, first, n - first < kStripRows ? n - first : kStripRows});
   }
 }
 
-// Strips of x that are summed together against the panels of a task: all layers pass over them before K is touched
-// again.
-// Panels in digits take longer to make and are made anew for each block.
+// Panels in digits take longer to make, and are made anew for each block.
 constexpr int kBlockStrips = NTKFAST_AMX ? 32 : 16;
 
+// Strips of x that meet the panels of a task together: all layers pass over them before K is touched again.
 struct Block {
-  Strip strip[kBlockStrips];
+  PartPoints strip[kBlockStrips];
   int size = 0;
 };
 
@@ -131,26 +124,26 @@ class GramPass {
     const Buffer<T> memory(parallel.threads * size);
     const Buffer<bool> known(parallel.threads * kTaskPanels * pairs_);
     for_each_task(parallel, task_count(y_), [&](int64_t index, int slot) {
-      const PanelOf task = columns_of_task(y_, index);
+      const PartPoints task = columns_of_task(y_, index);
       T *sums = memory.get() + slot * size, *packed_a = sums + sums_size + chunk_size;
       const Panels panels{packed_a, packed_a + kTaskPanels * a_size_, packed_a + panels_size,
                           known.get() + slot * kTaskPanels * pairs_};
       Block block;
       const auto complete = [&] {
-        for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+        for_each_panel<T>(task, [&](PartPoints panel, int64_t j) {
           start_block(panel, block, first, sums + j * kPanelSums);
           if (chunk.depth > 0) add_chunk(panel, block, chunk, sums + sums_size, sums + j * kPanelSums);
         });
         if (last) add_structured(task, block, panels, sums);
-        for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+        for_each_panel<T>(task, [&](PartPoints panel, int64_t j) {
           for_block(panel, block, sums + j * kPanelSums, [](T& k, T sum) { k = sum; });
           if (last && p_.symmetric) mirror(panel, block, sums + j * kPanelSums);
         });
         block.size = 0;
       };
-      for_each_strip(p_, x_, task, [&](const Strip& strip) {
+      for_each_strip(p_, x_, task, [&](const PartPoints& strip) {
         const int strips = x_.group_of(strip.part).components / x_.together;  // of these points
-        const bool begins = x_.component.get()[strip.part] == 0;
+        const bool begins = x_.component[strip.part] == 0;
         if (begins && strips <= kBlockStrips && block.size + strips > kBlockStrips) complete();
         block.strip[block.size++] = strip;
         if (block.size == kBlockStrips) complete();
@@ -173,7 +166,7 @@ class GramPass {
   // Kept products of a panel: with more of them they would leave L2 before they are read again.
   static constexpr int64_t kMostPairs = 64;
 
-  int64_t pairs_of_group(int part) const { return int64_t{shared_.count_of(x_.group.get()[part])} * y_channels_; }
+  int64_t pairs_of_group(int part) const { return int64_t{shared_.count_of(x_.group[part])} * y_channels_; }
   bool keeps_products(int part) const { return pairs_of_group(part) > 0 && pairs_of_group(part) <= kMostPairs; }
 
   // Whether the components of a part's group share the products of A. Digits do not: those of an input take less time
@@ -185,31 +178,31 @@ class GramPass {
   }
 
   // Whether x and y are rows of one group, and of one component.
-  bool same_group(PanelOf panel, const Strip& strip) const {
-    return p_.symmetric && x_.group.get()[strip.part] == x_.group.get()[panel.part];
+  bool same_group(PartPoints panel, const PartPoints& strip) const {
+    return p_.symmetric && x_.group[strip.part] == x_.group[panel.part];
   }
-  bool same_part(PanelOf panel, const Strip& strip) const { return p_.symmetric && strip.part == panel.part; }
+  bool same_part(PartPoints panel, const PartPoints& strip) const { return p_.symmetric && strip.part == panel.part; }
 
   // The first row of a strip that meets a panel, past its end if none does: of a symmetric K, from the panel's own
   // points on, or from the next ones on for components before its own, whose panels have met it.
-  int64_t first_row(PanelOf panel, const Strip& strip) const {
+  int64_t first_row(PartPoints panel, const PartPoints& strip) const {
     if (!same_group(panel, strip)) return 0;
     const int64_t row = panel.first + (strip.part < panel.part ? panel.count : 0) - strip.first;
     return row > 0 ? row : 0;
   }
 
   // The first row of a strip that is written to the other triangle too, for column j of a panel.
-  int64_t first_mirrored(PanelOf panel, const Strip& strip, int64_t j) const {
+  int64_t first_mirrored(PartPoints panel, const PartPoints& strip, int64_t j) const {
     if (!same_part(panel, strip)) return first_row(panel, strip);
     const int64_t below = panel.first + j + 1 - strip.first;
     return below > 0 ? below : 0;
   }
 
   template <class Body>
-  void for_block(PanelOf panel, const Block& block, T* sums, const Body& body) const {
+  void for_block(PartPoints panel, const Block& block, T* sums, const Body& body) const {
     const int64_t columns = y_.index(panel.part, panel.first), stride = y_.stride(panel.part);
     for (int s = 0; s < block.size; ++s) {
-      const Strip& strip = block.strip[s];
+      const PartPoints& strip = block.strip[s];
       for (int64_t r = first_row(panel, strip); r < strip.count; ++r)
         for_each_entry(p_.out + x_.index(strip.part, strip.first + r) * y_.entries() + columns, stride,
                        sums + s * kStrip<T> + r * kPanel<T>, 1, panel.count, body);
@@ -217,9 +210,9 @@ class GramPass {
   }
 
   // The other triangle, from what is below the diagonal, and while it is in cache.
-  void mirror(PanelOf panel, const Block& block, T* sums) const {
+  void mirror(PartPoints panel, const Block& block, T* sums) const {
     for (int s = 0; s < block.size; ++s) {
-      const Strip& strip = block.strip[s];
+      const PartPoints& strip = block.strip[s];
       const int64_t rows = x_.index(strip.part, strip.first), stride = x_.stride(strip.part);
       for (int64_t j = 0; j < panel.count; ++j) {
         const int64_t r = first_mirrored(panel, strip, j);
@@ -231,54 +224,46 @@ class GramPass {
   }
 
   // A sum goes on from K itself, so that it has one order whatever the chunk.
-  void start_block(PanelOf panel, const Block& block, bool first, T* sums) const {
+  void start_block(PartPoints panel, const Block& block, bool first, T* sums) const {
     for (int64_t i = 0; i < block.size * kStrip<T>; ++i) sums[i] = T(0);
     if (!first) for_block(panel, block, sums, [](T& k, T& sum) { sum = k; });
   }
 
-  void add_chunk(PanelOf panel, const Block& block, const Chunk<T>& chunk, T* packed, T* sums) const {
+  void add_chunk(PartPoints panel, const Block& block, const Chunk<T>& chunk, T* packed, T* sums) const {
     const int64_t depth = chunk.depth;
-    by_vectors::pack_rows<T>(chunk.jy + (y_.row.get()[panel.part] + panel.first) * depth, depth, panel.count, depth,
-                             T(1), packed);
+    by_vectors::pack_rows<T>(chunk.jy + (y_.row[panel.part] + panel.first) * depth, depth, panel.count, depth, T(1),
+                             packed);
     for (int s = 0; s < block.size; ++s) {
-      const Strip& strip = block.strip[s];
+      const PartPoints& strip = block.strip[s];
       const int64_t from = first_row(panel, strip), count = strip.count - from;
       if (count <= 0) continue;
-      by_vectors::panel_product<true, false>(count, chunk.jx + (x_.row.get()[strip.part] + strip.first + from) * depth,
-                                             depth, packed, kPanel<T>, depth, sums + s * kStrip<T> + from * kPanel<T>,
+      by_vectors::panel_product<true, false>(count, chunk.jx + (x_.row[strip.part] + strip.first + from) * depth, depth,
+                                             packed, kPanel<T>, depth, sums + s * kStrip<T> + from * kPanel<T>,
                                              kPanel<T>);
     }
   }
 
-  void add_structured(PanelOf task, const Block& block, const Panels& panels, T* sums) const {
+  void add_structured(PartPoints task, const Block& block, const Panels& panels, T* sums) const {
     StripNumbers<T> numbers;
     DigitPipeline<T> pipeline;
     for (int l = 0; l < p_.x.layers; ++l) {
       if (!is_structured(p_, l)) continue;
-      for_each_panel<T>(task, [&](PanelOf panel, int64_t j) { pack_layer(l, panel, panels, j); });
+      for_each_panel<T>(task, [&](PartPoints panel, int64_t j) { pack_layer(l, panel, panels, j); });
       for (int s = 0; s < block.size; ++s) {
-        const Strip &strip = block.strip[s], *next = s + 1 < block.size ? &strip + 1 : nullptr;
+        const PartPoints &strip = block.strip[s], *next = s + 1 < block.size ? &strip + 1 : nullptr;
         const bool shares = shares_products(l, strip.part);
         const bool fresh = s == 0 || !same_points(strip, block.strip[s - 1]);
         for (int64_t i = 0; shares && fresh && i < kTaskPanels * pairs_; ++i) panels.known[i] = false;
-        for_each_panel<T>(task, [&](PanelOf panel, int64_t j) {
+        for_each_panel<T>(task, [&](PartPoints panel, int64_t j) {
           const SharedProducts<T> products{shared_, y_channels_, panels.products + j * pairs_ * kStrip<T>,
                                            panels.known + j * pairs_};
           // Rows from … from + count − 1 of the strip.
           const auto add_rows = [&](int64_t from, int64_t count, bool diagonal) {
-            const StripPair<T> pair{left_,
-                                    y_,
-                                    strip,
-                                    next,
-                                    strip.first + from,
-                                    count,
-                                    panel.part,
-                                    panel.first,
-                                    panel.count,
-                                    panels.a + j * a_size_,
-                                    panels.d + j * d_size_,
-                                    shares ? &products : nullptr};
-            numbers.total = sums + j * kPanelSums + s * kStrip<T> + from * kPanel<T>;
+            StripPair<T> pair{left_, y_, strip, next, strip.first + from, count, panel};
+            pair.packed_a = panels.a + j * a_size_;
+            pair.packed_d = panels.d + j * d_size_;
+            pair.products = shares ? &products : nullptr;
+            pair.sums = sums + j * kPanelSums + s * kStrip<T> + from * kPanel<T>;
             StripLayer<T>(p_.x.layer[l], l, pair, numbers, pipeline).add(diagonal);
           };
           int64_t from = first_row(panel, strip);
@@ -293,12 +278,12 @@ class GramPass {
     }
   }
 
-  bool same_points(const Strip& strip, const Strip& other) const {
-    return x_.group.get()[strip.part] == x_.group.get()[other.part] && strip.first == other.first;
+  bool same_points(const PartPoints& strip, const PartPoints& other) const {
+    return x_.group[strip.part] == x_.group[other.part] && strip.first == other.first;
   }
 
   // The channels of a panel of y: those of A that its components need, and of D all of theirs.
-  void pack_layer(int l, PanelOf panel, const Panels& panels, int64_t j) const {
+  void pack_layer(int l, PartPoints panel, const Panels& panels, int64_t j) const {
     const Layer<T>& layer = p_.x.layer[l];
     for (int channel = 0; channel < y_.group_of(panel.part).channels; ++channel)
       if (y_.uses(panel.part, channel))
@@ -307,7 +292,7 @@ class GramPass {
     for (int part = panel.part; part < panel.part + y_.together; ++part)
       for (int e = 0; e < y_.component_of(part).channels; ++e)
         pack_channel(y_.D(l, part, e) + panel.first * layer.n_out, panel.count, layer.n_out,
-                     panels.d + j * d_size_ + (y_.d_channel.get()[part] + e) * channel_size<T>(layer.n_out));
+                     panels.d + j * d_size_ + (y_.d_channel[part] + e) * channel_size<T>(layer.n_out));
   }
 
   const Gram<T>& p_;

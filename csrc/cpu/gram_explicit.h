@@ -87,7 +87,7 @@ void fill_jacobian(const Gram<T>& p, const Side<T>& side, int64_t from, int64_t 
     const int64_t n = side.group_of(part).n;
     for_each_task(parallel, ceil_div(n, kPoints), [&](int64_t task, int) {
       for (int64_t i = task * kPoints; i < n && i < (task + 1) * kPoints; ++i) {
-        T* to = J + (side.row.get()[part] + i) * depth;
+        T* to = J + (side.row[part] + i) * depth;
         for (int64_t k = 0; k < depth; ++k) to[k] = T(0);
         int64_t start = 0;  // the layer's first column among all
         for (int l = 0; l < p.x.layers; ++l) {

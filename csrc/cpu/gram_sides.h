@@ -1,9 +1,9 @@
 // The rows of a Gram matrix: which points of which components they are, and where their factors stand.
 #pragma once
 
+#include "../core/gram.h"
 #include "buffer.h"
 #include "digits.h"
-#include "gram.h"
 #include "parallel.h"
 
 namespace ntkfast {
@@ -40,20 +40,20 @@ struct Side {
       if (!s.group[g].selected) continue;
       a_channels = s.group[g].channels > a_channels ? s.group[g].channels : a_channels;
       for (int j = 0; j < s.group[g].components; ++j, ++parts) {
-        const int before = j % together == 0 ? 0 : d_channel.get()[parts - 1] + s.group[g].component[j - 1].channels;
+        const int before = j % together == 0 ? 0 : d_channel[parts - 1] + s.group[g].component[j - 1].channels;
         const int after = before + s.group[g].component[j].channels;
         d_channels = after > d_channels ? after : d_channels;
-        group.get()[parts] = g;
-        component.get()[parts] = j;
-        d_channel.get()[parts] = before;
-        row.get()[parts] = rows;
+        group[parts] = g;
+        component[parts] = j;
+        d_channel[parts] = before;
+        row[parts] = rows;
         rows += s.group[g].n;
       }
     }
-    row.get()[parts] = rows;
+    row[parts] = rows;
   }
-  const Group<T>& group_of(int part) const { return sweep.group[group.get()[part]]; }
-  const Component& component_of(int part) const { return group_of(part).component[component.get()[part]]; }
+  const Group<T>& group_of(int part) const { return sweep.group[group[part]]; }
+  const Component& component_of(int part) const { return group_of(part).component[component[part]]; }
   // Whether any of the components together needs a channel of their group.
   bool uses(int first, int channel) const {
     for (int part = first; part < first + together; ++part)
@@ -72,9 +72,15 @@ struct Side {
   // Rows of K, the position of point i there, and from one point to the next.
   int64_t entries() const { return rows / together; }
   int64_t index(int first, int64_t i) const {
-    return (group_of(first).residual_row + component.get()[first]) / together + i * stride(first);
+    return (group_of(first).residual_row + component[first]) / together + i * stride(first);
   }
   int64_t stride(int part) const { return group_of(part).components / together; }
+};
+
+// Points first … first + count − 1 of a part: a strip of rows, a panel or a task's columns.
+struct PartPoints {
+  int part;
+  int64_t first, count;
 };
 
 // The channels of A that several components of a group need: products of these are worth keeping.
@@ -82,10 +88,10 @@ template <class T>
 class SharedChannels {
  public:
   explicit SharedChannels(const Sweep<T>& sweep) : first_(sweep.groups + 1), place_(count(sweep)) {
-    first_.get()[0] = 0;
+    first_[0] = 0;
     for (int g = 0; g < sweep.groups; ++g) {
       const Group<T>& group = sweep.group[g];
-      int* place = place_.get() + first_.get()[g];
+      int* place = place_.get() + first_[g];
       for (int channel = 0; channel < group.channels; ++channel) place[channel] = 0;
       for (int j = 0; j < group.components; ++j)
         for (int c = 0; c < group.component[j].channels; ++c) ++place[group.component[j].channel[c]];
@@ -93,13 +99,13 @@ class SharedChannels {
       for (int channel = 0; channel < group.channels; ++channel)
         place[channel] = place[channel] > 1 ? shared++ : kAlone;
       place[group.channels] = shared;
-      first_.get()[g + 1] = first_.get()[g] + group.channels + 1;
+      first_[g + 1] = first_[g] + group.channels + 1;
     }
   }
   static constexpr int kAlone = -1;
-  int count_of(int group) const { return place_.get()[first_.get()[group + 1] - 1]; }
+  int count_of(int group) const { return place_[first_[group + 1] - 1]; }
   // Which of those a channel is, or kAlone.
-  int place_of(int group, int channel) const { return place_.get()[first_.get()[group] + channel]; }
+  int place_of(int group, int channel) const { return place_[first_[group] + channel]; }
 
  private:
   static int64_t count(const Sweep<T>& sweep) {
@@ -134,13 +140,13 @@ class LeftSide {
         memory_(lay_out()) {}
 
   Rows<T> A(int l, int part, int channel) const {
-    const int g = x_.group.get()[part];
-    const int64_t n_in = p_.x.layer[l].n_in, block = a_block_.get()[g] + channel * blocks(x_.group_of(part).n);
-    return {x_.A(l, part, channel), n_in, memory_.get() + a_.get()[l] + block * digit_size(n_in)};
+    const int g = x_.group[part];
+    const int64_t n_in = p_.x.layer[l].n_in, block = a_block_[g] + channel * blocks(x_.group_of(part).n);
+    return {x_.A(l, part, channel), n_in, memory_.get() + a_[l] + block * digit_size(n_in)};
   }
   Rows<T> D(int l, int part, int c) const {
-    const int64_t n_out = p_.x.layer[l].n_out, block = d_block_.get()[part] + c * blocks(x_.group_of(part).n);
-    return {x_.D(l, part, c), n_out, memory_.get() + d_.get()[l] + block * digit_size(n_out)};
+    const int64_t n_out = p_.x.layer[l].n_out, block = d_block_[part] + c * blocks(x_.group_of(part).n);
+    return {x_.D(l, part, c), n_out, memory_.get() + d_[l] + block * digit_size(n_out)};
   }
 
   const Side<T>& side() const { return x_; }
@@ -173,20 +179,20 @@ class LeftSide {
 
   // Fills the offsets and returns the size of everything.
   int64_t lay_out() {
-    a_block_.get()[0] = d_block_.get()[0] = 0;
+    a_block_[0] = d_block_[0] = 0;
     for (int g = 0; g < x_.sweep.groups; ++g) {
       const Group<T>& group = x_.sweep.group[g];
       const int64_t channels = group.selected ? group.channels : 0;
-      a_block_.get()[g + 1] = a_block_.get()[g] + channels * blocks(group.n);
+      a_block_[g + 1] = a_block_[g] + channels * blocks(group.n);
     }
     for (int part = 0; part < x_.parts; ++part)
-      d_block_.get()[part + 1] = d_block_.get()[part] + x_.component_of(part).channels * blocks(x_.group_of(part).n);
+      d_block_[part + 1] = d_block_[part] + x_.component_of(part).channels * blocks(x_.group_of(part).n);
     int64_t total = 0;
     for (int l = 0; l < p_.x.layers; ++l) {
       if (!is_structured(p_, l)) continue;
-      a_.get()[l] = total;
-      d_.get()[l] = total + a_block_.get()[x_.sweep.groups] * digit_size(p_.x.layer[l].n_in);
-      total = d_.get()[l] + d_block_.get()[x_.parts] * digit_size(p_.x.layer[l].n_out);
+      a_[l] = total;
+      d_[l] = total + a_block_[x_.sweep.groups] * digit_size(p_.x.layer[l].n_in);
+      total = d_[l] + d_block_[x_.parts] * digit_size(p_.x.layer[l].n_out);
     }
     return total;
   }

@@ -45,7 +45,6 @@ void pack_channel(const T* rows, int64_t count, int64_t K, T* packed) {
 template <class T>
 struct StripNumbers {
   alignas(64) T above[kStrip<T>], below[kStrip<T>], factor[2][kStrip<T>];
-  T* total;
 };
 
 // Rows that are wanted soon, as bytes: so many for each row of the product that they are fetched beside.
@@ -70,12 +69,6 @@ struct DestinationRows {
   }
 };
 
-// Points first … first + count − 1 of a part: those that a panel meets at a time.
-struct Strip {
-  int part;
-  int64_t first, count;
-};
-
 // The products of A of one strip and one panel that are kept, and which of them are there already: by the strip's
 // shared channels, and by the panel's: its component's, or where components are summed together its group's.
 template <class T>
@@ -91,13 +84,14 @@ template <class T>
 struct StripPair {
   const LeftSide<T>& x;
   const Side<T>& y;
-  Strip strip;
-  const Strip* next;  // of the block, null at its end
+  PartPoints strip;
+  const PartPoints* next;  // of the block, null at its end
   int64_t x_first, x_count;
-  int y_part;
-  int64_t y_first, y_count;
-  T *packed_a, *packed_d;             // the panel's channels: of the group, and of the components together
-  const SharedProducts<T>* products;  // null where the strip's components do not share them
+  PartPoints panel;
+  T* packed_a = nullptr;                        // the panel's channels: of the group
+  T* packed_d = nullptr;                        // of the components together
+  T* sums = nullptr;                            // (x_count, kPanel), what is added to
+  const SharedProducts<T>* products = nullptr;  // null where the strip's components do not share them
 };
 
 template <class T>
@@ -118,14 +112,14 @@ class StripLayer {
     for (int j = 0; j < together; ++j) add_component(j, diagonal);
     pipeline_.flush();
     if (diagonal && most > 1) transpose_above();
-    for (int64_t i = 0; most > 1 && i < size; ++i) numbers_.total[i] += numbers_.above[i] + numbers_.below[i];
+    for (int64_t i = 0; most > 1 && i < size; ++i) pair_.sums[i] += numbers_.above[i] + numbers_.below[i];
   }
 
  private:
   // A bias alone asks for the value channels, and products of others may be infinite.
   int asked_of(const Component& component) const { return layer_.weight_jacobian == T(0) ? 1 : component.channels; }
   const Component& x_component(int j) const { return pair_.x.side().component_of(pair_.strip.part + j); }
-  const Component& y_component(int j) const { return pair_.y.component_of(pair_.y_part + j); }
+  const Component& y_component(int j) const { return pair_.y.component_of(pair_.panel.part + j); }
   int x_channels(int j) const { return asked_of(x_component(j)); }
   int y_channels(int j) const { return asked_of(y_component(j)); }
 
@@ -133,7 +127,7 @@ class StripLayer {
     const int of_x = x_channels(j), of_y = y_channels(j);
     for (int high = 0; high < of_x || high < of_y; ++high)
       for (int low = 0; low <= high; ++low) {
-        if (low < of_x && high < of_y) add_term(j, low, high, low == high ? numbers_.total : numbers_.above);
+        if (low < of_x && high < of_y) add_term(j, low, high, low == high ? pair_.sums : numbers_.above);
         if (!diagonal && low != high && high < of_x && low < of_y) add_term(j, high, low, numbers_.below);
       }
   }
@@ -146,10 +140,10 @@ class StripLayer {
   // Channels c of x and e of y of the components j.
   void add_term(int j, int c, int e, T* sum) {
     const int x_channel = x_component(j).channel[c], y_channel = y_component(j).channel[e];
-    const int d_channel = pair_.y.d_channel.get()[pair_.y_part + j] + e;
+    const int d_channel = pair_.y.d_channel[pair_.panel.part + j] + e;
     const Rows<T> xa = pair_.x.A(l_, pair_.strip.part, x_channel), xd = pair_.x.D(l_, pair_.strip.part + j, c);
-    const Rows<T> ya = y_rows(pair_.y.A(l_, pair_.y_part, y_channel), layer_.n_in, pair_.packed_a, y_channel),
-                  yd = y_rows(pair_.y.D(l_, pair_.y_part + j, e), layer_.n_out, pair_.packed_d, d_channel);
+    const Rows<T> ya = y_rows(pair_.y.A(l_, pair_.panel.part, y_channel), layer_.n_in, pair_.packed_a, y_channel),
+                  yd = y_rows(pair_.y.D(l_, pair_.panel.part + j, e), layer_.n_out, pair_.packed_d, d_channel);
     const T weight = layer_.weight_jacobian * layer_.weight_jacobian;
     const T bias = c == 0 && e == 0 ? layer_.bias_jacobian * layer_.bias_jacobian : T(0);
     const bool a_digits = weight != T(0) && on_digits<T>(layer_.n_in), d_digits = on_digits<T>(layer_.n_out);
@@ -179,7 +173,7 @@ class StripLayer {
   const T* shared_product(const Rows<T>& x, const Rows<T>& y, int x_channel, int y_channel) const {
     if (pair_.products == nullptr) return nullptr;
     const SharedProducts<T>& products = *pair_.products;
-    const int place = products.channels.place_of(pair_.x.side().group.get()[pair_.strip.part], x_channel);
+    const int place = products.channels.place_of(pair_.x.side().group[pair_.strip.part], x_channel);
     if (place == SharedChannels<T>::kAlone) return nullptr;
     const int64_t index = int64_t{place} * products.y_channels + y_channel;
     T* product = products.product + index * kStrip<T>;
@@ -192,13 +186,13 @@ class StripLayer {
   }
 
   Rows<T> y_rows(const T* data, int64_t K, T* packed, int channel) const {
-    return {data + pair_.y_first * K, K, packed + channel * channel_size<T>(K)};
+    return {data + pair_.panel.first * K, K, packed + channel * channel_size<T>(K)};
   }
 
   void multiply(const Rows<T>& x, const Rows<T>& y, const Destination<T>& destination, const Upcoming& next) const {
     if constexpr (kHasDigits<T>)
       if (on_digits<T>(x.depth))
-        return pipeline_.multiply(x, pair_.x_first, pair_.x_count, y, pair_.y_count, destination);
+        return pipeline_.multiply(x, pair_.x_first, pair_.x_count, y, pair_.panel.count, destination);
     destination.inputs != nullptr ? multiply_by_vectors<true>(x, y, destination, next)
                                   : multiply_by_vectors<false>(x, y, destination, next);
   }

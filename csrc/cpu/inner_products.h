@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../core/channel_pairs.h"
+#include "../core/layer_part.h"
 #include "activation_panel.h"
 
 namespace ntkfast {
@@ -14,6 +15,20 @@ namespace {
 
 using core::pairs_of;
 constexpr int pair(int c, int e) { return c >= e ? core::place_of(c, e) : core::place_of(e, c); }
+
+// Up to these many, loops over channels have a fixed length: second derivatives in three coordinates.
+constexpr int kMostChannels = 5;
+
+// Calls body(number of channels), a constant, if there are no more than that; says whether.
+template <int C = 1, class Body>
+bool with_channels(int channels, const Body& body) {
+  if constexpr (C <= kMostChannels) {
+    if (channels != C) return with_channels<C + 1>(channels, body);
+    body(std::integral_constant<int, C>{});
+    return true;
+  }
+  return false;
+}
 
 template <class T, int C>
 void inner_products_fixed(Points points, Stack<T> x, int64_t width, T* products) {
@@ -50,13 +65,8 @@ T dot(const T* x, const T* y, int64_t n) {
 // Some points' rows of products: (count, pairs_of(channels)).
 template <class T>
 void inner_products(int channels, Points points, const Stack<T>& x, int64_t width, T* products) {
-  switch (channels) {
-    case 1: return inner_products_fixed<T, 1>(points, x, width, products);
-    case 2: return inner_products_fixed<T, 2>(points, x, width, products);
-    case 3: return inner_products_fixed<T, 3>(points, x, width, products);
-    case 4: return inner_products_fixed<T, 4>(points, x, width, products);
-    case 5: return inner_products_fixed<T, 5>(points, x, width, products);
-  }
+  const auto fixed = [&](auto C) { inner_products_fixed<T, C>(points, x, width, products); };
+  if (with_channels(channels, fixed)) return;
   for (int64_t i = points.first; i < points.first + points.count; ++i)
     for (int c = 0; c < channels; ++c)
       for (int e = 0; e <= c; ++e)
@@ -70,38 +80,31 @@ void inner_products(int channels, Points points, const Stack<T>& x, int64_t widt
 template <class T, int kChannels>
 void contract_rows(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
                    const T* d, double* diag, int64_t stride) {
-  const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
-  const double bias = static_cast<double>(layer.bias_jacobian) * layer.bias_jacobian;
+  const core::LayerPart part(layer);
   const int d_pairs = pairs_of(component.channels);
   for (int64_t i = points.first; i < points.first + points.count; ++i) {
     const T *a_i = a + i * a_pairs, *d_i = d + i * d_pairs;
     double total = 0;
-    const auto add = [&](int c, int e, int at) { total += (c == e ? 1.0 : 2.0) * d_i[pair(c, e)] * a_i[at]; };
+    const auto add = [&](int c, int e, int at) { total += core::times_of(c, e) * d_i[pair(c, e)] * a_i[at]; };
     if constexpr (kChannels > 0) {
 #pragma GCC unroll 8
       for (int c = 0; c < kChannels; ++c)
 #pragma GCC unroll 8
         for (int e = 0; e <= c; ++e) add(c, e, pair(c, e));
-    } else if (weight != 0) {  // without the weight there are no products of A
+    } else if (part.weight != 0) {  // without the weight there are no products of A
       for (int c = 0; c < component.channels; ++c)
         for (int e = 0; e <= c; ++e) add(c, e, pair(component.channel[c], component.channel[e]));
     }
-    diag[i * stride] = weight * total + (bias != 0 ? bias * d_i[0] : 0.0);  // ⟨D, D⟩ may be infinite
+    diag[i * stride] = core::squared_norm(part(total, d_i[0]));
   }
 }
 
 template <class T>
 void contract_diag(const Layer<T>& layer, const Component& component, Points points, const T* a, int a_pairs,
                    const T* d, double* diag, int64_t stride) {
-  const double weight = static_cast<double>(layer.weight_jacobian) * layer.weight_jacobian;
-  const bool all = a_pairs == pairs_of(component.channels) && weight != 0;
-  switch (all ? component.channels : 0) {
-    case 1: return contract_rows<T, 1>(layer, component, points, a, a_pairs, d, diag, stride);
-    case 2: return contract_rows<T, 2>(layer, component, points, a, a_pairs, d, diag, stride);
-    case 3: return contract_rows<T, 3>(layer, component, points, a, a_pairs, d, diag, stride);
-    case 4: return contract_rows<T, 4>(layer, component, points, a, a_pairs, d, diag, stride);
-    case 5: return contract_rows<T, 5>(layer, component, points, a, a_pairs, d, diag, stride);
-  }
+  const bool all = a_pairs == pairs_of(component.channels) && layer.weight_jacobian != T(0);
+  const auto fixed = [&](auto C) { contract_rows<T, C>(layer, component, points, a, a_pairs, d, diag, stride); };
+  if (all && with_channels(component.channels, fixed)) return;
   contract_rows<T, 0>(layer, component, points, a, a_pairs, d, diag, stride);
 }
 

@@ -1,7 +1,7 @@
 #include "linear_sweep.h"
 
-#include "layer_diag.h"
-#include "sweep.h"
+#include "long_sums.h"
+#include "tile_layout.h"
 
 // With u the output channels of a point, s its seeds and y its offset,
 //
@@ -13,11 +13,13 @@
 //
 // A tile goes through all layers and back before the next one starts, so that nothing of it leaves the cache but its
 // rows and the stacks that are asked for. A slot takes every so-many-th tile and adds to sums of its own, which are
-// added up at the end in one order: the same numbers for the same number of threads.
+// added up at the end in one order: the same numbers for the same number of threads. Sums of many tiles are LongSums.
 
 namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
+
+constexpr int64_t kTilesOfSum = 16;
 
 template <class T>
 bool asks_for_gradient(const LinearSweep<T>& p) {
@@ -42,65 +44,40 @@ int64_t tile_rows(const LinearSweep<T>& p) {
 // Where everything of one slot stands in its memory: the stacks of a tile, and the slot's sums. The weight sums of a
 // layer are panels (panels, n_out, kPanel).
 template <class T>
-class LinearLayout : public SlotLayout {
- public:
+struct LinearLayout final {
+  Places places;
+  TileLayout<T> tile;
+  int64_t inputs = 0, row = 0, factor = 0, cotangents = 0;  // of a gradient (GradientScratch)
+  int64_t pulled, seeds, sums;
+  Buffer<int64_t> weight, bias;
+  Buffer<int> every_channel;
+
   LinearLayout(const LinearSweep<T>& p, const Tiling<T>& tiling)
-      : A(p.sweep.layers + 1),
-        Z(p.sweep.layers),
+      : tile(p.sweep, tiling, asks_for_gradient(p), places),
         weight(p.sweep.layers),
         bias(p.sweep.layers),
         every_channel(max_channels(p.sweep)) {
     const Sweep<T>& sweep = p.sweep;
-    const int L = sweep.layers, channels = max_channels(sweep);
-    const int64_t rows = tiling.max_rows(), points = tiling.max_points();
-    const bool gradient = asks_for_gradient(p);
-    scratch = take(scratch_size(sweep, rows));
-    for (int l = 0; l < L; ++l) {
-      const Layer<T>& layer = sweep.layer[l];
-      Z.get()[l] = layer.keeps_stash ? take(rows * padded<T>(layer.n_out)) : -1;
+    const int64_t rows = tiling.max_rows();
+    if (asks_for_gradient(p)) {
+      constexpr int64_t kPointer = sizeof(const T*) / sizeof(T);
+      inputs = places.take(2 * packed_size<T>(kPanel<T>, rows));
+      row = places.take(kPointer * rows);
+      factor = places.take(rows);
+      cotangents = places.take(left_size<T>(widest(sweep), rows));
     }
-    // A gradient asks for the inputs of every layer, a diagonal for those of the first and of the last. Without a
-    // gradient two stacks take turns behind the first, and more of the tile stays in L2.
-    A.get()[0] = take(rows * padded<T>(sweep.layer[0].n_in));
-    for (int l = 1; l <= L; ++l)
-      A.get()[l] = l <= 2 || gradient ? take(rows * padded<T>(widest_output(sweep))) : A.get()[l - 2];
-    for (int64_t& d : D) d = take(rows * padded<T>(widest_apart(sweep)));
-    inputs = take(gradient ? 2 * packed_size<T>(kPanel<T>, rows) : 0);
-    row = take(gradient ? rows * (8 / static_cast<int64_t>(sizeof(T))) : 0);  // pointers
-    factor = take(gradient ? rows : 0);
-    cotangents = take(gradient ? left_size<T>(widest(sweep), rows) : 0);
-    pulled = take(points);
+    pulled = places.take(tiling.max_points());
     bool together = false;
     for (int g = 0; g < sweep.groups; ++g) together = together || goes_together(p, sweep.group[g]);
-    seeds = take(together ? rows * sweep.layer[L - 1].n_out : 0);
-    for (int c = 0; c < channels; ++c) every_channel.get()[c] = c;
-    a_products = sweep.diag == nullptr ? 0 : take(L * points * pairs_of(channels));
-    d_products = sweep.diag == nullptr ? 0 : take(points * pairs_of(channels));
-    sums = total;
-    for (int l = 0; l < L; ++l) {
+    seeds = places.take(together ? rows * sweep.layer[sweep.layers - 1].n_out : 0);
+    for (int c = 0; c < max_channels(sweep); ++c) every_channel[c] = c;
+    sums = places.total;
+    for (int l = 0; l < sweep.layers; ++l) {
       const Layer<T>& layer = sweep.layer[l];
-      weight.get()[l] = p.weight[l] == nullptr ? -1 : take(ceil_div(layer.n_in, kPanel<T>) * kPanel<T> * layer.n_out);
-      bias.get()[l] = p.bias[l] == nullptr ? -1 : take(layer.n_out);
+      weight[l] = p.weight[l] == nullptr ? -1 : places.take(ceil_div(layer.n_in, kPanel<T>) * kPanel<T> * layer.n_out);
+      bias[l] = p.bias[l] == nullptr ? -1 : places.take(layer.n_out);
     }
   }
-
-  // Views of a tile with so many points.
-  TileStacks<T> stacks(const Sweep<T>& sweep, int64_t count, T* memory, Stack<T>* views) const {
-    const int L = sweep.layers;
-    const TileStacks<T> stacks{views, views + L + 1, views + 2 * L + 1};
-    for (int l = 0; l < L; ++l) {
-      const Layer<T>& layer = sweep.layer[l];
-      stacks.A[l] = local_stack(memory + A.get()[l], count, layer.n_in);
-      stacks.Z[l] = local_stack(Z.get()[l] < 0 ? nullptr : memory + Z.get()[l], count, layer.n_out);
-      stacks.D[l] = local_stack(memory + D[l % 2], count, layer.n_out);
-    }
-    stacks.A[L] = local_stack(memory + A.get()[L], count, sweep.layer[L - 1].n_out);
-    return stacks;
-  }
-
-  int64_t scratch, D[2], inputs, row, factor, cotangents, pulled, seeds, a_products, d_products, sums;
-  Buffer<int64_t> A, Z, weight, bias;
-  Buffer<int> every_channel;
 };
 
 // r = found − y and x of point i of one component, the latter to pulled[i].
@@ -117,15 +94,13 @@ void finish_row(const LinearSweep<T>& p, const Tile<T>& tile, int j, int64_t i, 
 template <class T>
 void evaluate_rows(const LinearSweep<T>& p, const Tile<T>& tile, int j, Stack<T> u, T* pulled) {
   const Component& component = tile.group->component[j];
-  const T* seed = static_cast<const T*>(component.seed);
-  const int64_t* stride = component.seed_stride;
+  const core::Seeds<T> seed = core::seeds_of<T>(component, tile.first);
   const int64_t outputs = p.sweep.layer[p.sweep.layers - 1].n_out;
   for (int64_t i = 0; i < tile.count; ++i) {
     T r = 0;
     for (int c = 0; c < component.channels; ++c)
       for (int64_t o = 0; o < outputs; ++o)
-        r += seed[c * stride[0] + (tile.first + i) * stride[1] + o * stride[2]] *
-             u.data[component.channel[c] * u.channel + i * u.row + o];
+        r += seed(c, i, o) * u.data[component.channel[c] * u.channel + i * u.row + o];
     finish_row(p, tile, j, i, r, pulled);
   }
 }
@@ -140,13 +115,11 @@ Component together(const LinearSweep<T>& p, const Tile<T>& tile, Stack<T> u, con
   for (int j = 0; j < group.components; ++j) {
     evaluate_rows(p, tile, j, u, x);
     const Component& component = group.component[j];
-    const T* seed = static_cast<const T*>(component.seed);
-    const int64_t* stride = component.seed_stride;
+    const core::Seeds<T> seed = core::seeds_of<T>(component, tile.first);
     for (int c = 0; c < component.channels; ++c)
       for (int64_t i = 0; i < tile.count; ++i)
         for (int64_t o = 0; o < outputs; ++o)
-          seeds[component.channel[c] * channel + i * outputs + o] +=
-              x[i] * seed[c * stride[0] + (tile.first + i) * stride[1] + o * stride[2]];
+          seeds[component.channel[c] * channel + i * outputs + o] += x[i] * seed(c, i, o);
   }
   for (int64_t i = 0; i < tile.count; ++i) x[i] = T(1);
   const T* first = seeds - tile.first * outputs;  // of the group's first point
@@ -175,7 +148,7 @@ void add_weight_gradient(const Layer<T>& layer, const Component& component, int6
     }
   const auto packed = [&](int64_t q) { return scratch.inputs + q % 2 * panel_size<T>(depth); };
   const auto pack = [&](int64_t q, int64_t piece) {
-    const Columns columns = panel_columns(q, kPanel<T>, layer.n_in);
+    const Columns columns = panel_columns<T>(q, layer.n_in);
     pack_columns<T>([&](int64_t k) { return scratch.row[k] + columns.first; }, columns.width, depth,
                     [&](int64_t k) { return scratch.factor[k]; }, packed(q), piece);
   };
@@ -187,7 +160,7 @@ void add_weight_gradient(const Layer<T>& layer, const Component& component, int6
     auto beside = [&] {
       if (++step * pieces > piece * steps && piece < last) pack(q + 1, piece++);
     };
-    product<true, true>(left, 0, layer.n_out, packed(q), panel_columns(q, kPanel<T>, layer.n_in).width, depth,
+    product<true, true>(left, layer.n_out, packed(q), panel_columns<T>(q, layer.n_in).width, depth,
                         sums + q * layer.n_out * kPanel<T>, kPanel<T>, Aside(beside));
     while (piece < last) pack(q + 1, piece++);
   }
@@ -199,106 +172,138 @@ void add_bias_gradient(int64_t count, Stack<T> D, int64_t n_out, const T* x, T* 
     for (int64_t m = 0; m < n_out; ++m) sums[m] += x[i] * D.data[i * D.row + m];
 }
 
-// The last layer's part where the sweep has turned: rows and x, the diagonal, the gradient.
+// A tile through all layers and back.
 template <class T>
-void finish_turn(const LinearSweep<T>& p, const Tile<T>& tile, const Turn<T>& turn, const LinearLayout<T>& slot,
-                 T* memory) {
-  const Sweep<T>& sweep = p.sweep;
-  const int last = sweep.layers - 1;
-  T* x = memory + slot.pulled;
-  for (int64_t i = 0; i < tile.count; ++i) finish_row(p, tile, 0, i, turned_row(turn, i), x);
-  if (sweep.diag != nullptr)
-    turn_diag(turn, sweep.diag + last * sweep.residual_rows + tile.group->residual_row + tile.first);
-  if (p.weight[last] != nullptr) {
-    T* sums = memory + slot.weight.get()[last];
-    for (int64_t i = 0; i < tile.count; ++i)
-      for (int64_t k = 0; k < turn.last->n_in; ++k) sums[k] += x[i] * turn.q.data[i * turn.q.row + k];
-  }
-  if (p.bias[last] != nullptr) {
-    T* sum = memory + slot.bias.get()[last];
-    for (int64_t i = 0; i < tile.count; ++i) *sum += x[i] * seed_of_value(turn, i);
-  }
-}
+class TileSweep final {
+ public:
+  TileSweep(const LinearSweep<T>& p, const Tile<T>& tile, const LinearLayout<T>& slot, T* memory, Stack<T>* views)
+      : p_(p), tile_(tile), slot_(slot), memory_(memory), stacks_(slot.tile.stacks(tile.count, memory, views)) {}
 
-template <class T>
-void sweep_tile(const LinearSweep<T>& p, const PackedWeights<T>& forward, const PackedWeights<T>& backward, int first,
-                const Tile<T>& tile, const LinearLayout<T>& slot, T* memory, Stack<T>* views) {
-  const Sweep<T>& sweep = p.sweep;
-  const int L = sweep.layers, channels = tile.channels(), a_pairs = pairs_of(channels);
-  const Group<T>& group = *tile.group;
-  const TileStacks<T> stacks = slot.stacks(sweep, tile.count, memory, views);
-  const bool diag = sweep.diag != nullptr;
-  T *scratch = memory + slot.scratch, *x = memory + slot.pulled;
-  const auto a_products = [&](int l) { return memory + slot.a_products + l * tile.count * a_pairs; };
-  const GradientScratch<T> gradient_scratch{reinterpret_cast<const T**>(memory + slot.row), memory + slot.factor,
-                                            memory + slot.inputs, memory + slot.cotangents};
-  const auto keep_inputs = [&](int l) {
-    if (l == L || sweep.A == nullptr) return;
-    const int64_t n_in = sweep.layer[l].n_in;
-    copy_stack(channels, tile.count, n_in, stacks.A[l], stack_of(sweep.A[l], group.row, tile, n_in));
-  };
-  const auto of_inputs = [&](int l, Points points) {
-    if (diag && l >= first && l < L) input_products(sweep, group, l, points, stacks.A[l], a_products(l));
-  };
-  const auto keep_cotangents = [&](int l, const Component& component) {
-    const Layer<T>& layer = sweep.layer[l];
-    if (sweep.D != nullptr)
-      copy_stack(component.channels, tile.count, layer.n_out, stacks.D[l],
-                 stack_of(sweep.D[l], component.row, tile, layer.n_out));
-    if (p.weight[l] != nullptr)
-      add_weight_gradient(layer, component, tile.count, stacks.A[l], stacks.D[l], x, gradient_scratch,
-                          memory + slot.weight.get()[l]);
-    if (p.bias[l] != nullptr) add_bias_gradient(tile.count, stacks.D[l], layer.n_out, x, memory + slot.bias.get()[l]);
-  };
-  const auto of_cotangents = [&](int j, int l, Points points) {
-    if (diag) layer_diag(sweep, tile, j, l, points, stacks.A[l], a_products(l), stacks.D[l], memory + slot.d_products);
-  };
-  if (sweep.A == nullptr && sweep.D == nullptr && can_turn(sweep, group)) {
-    const Component& component = group.component[0];
-    const Turn<T> turn = turn_tile(sweep, forward, tile, stacks, scratch, of_inputs);
-    finish_turn(p, tile, turn, slot, memory);
-    keep_cotangents(L - 2, component);
-    return descend_tile(
-        sweep, backward, tile, component, L - 2, first, stacks, scratch, [&](int l) { keep_cotangents(l, component); },
-        [&](int l, Points points) { of_cotangents(0, l, points); });
+  void run(const PackedWeights<T>& forward, const PackedWeights<T>& backward) const {
+    if (sweep().A == nullptr && sweep().D == nullptr && can_turn(sweep(), group())) return turn(forward, backward);
+    forward_tile(
+        sweep(), sweep().layers, forward, tile_, stacks_, scratch(), [&](int l) { keep_inputs(l); },
+        [&](int l, Points points) { multiply_inputs(l, points); });
+    const int last = group().components - 1;
+    if (goes_together(p_, group())) {
+      for (int j = 0; sweep().diag != nullptr && j <= last; ++j) go_back(backward, group().component[j], j, false);
+      const Component all =
+          together(p_, tile_, stacks_.A[sweep().layers], slot_.every_channel.get(), memory_ + slot_.seeds, pulled());
+      pull_in_place(sweep(), stacks_);
+      return go_back(backward, all, kNoDiagonal, true);
+    }
+    for (int j = 0; j <= last; ++j) {
+      if (j == last) pull_in_place(sweep(), stacks_);
+      evaluate_rows(p_, tile_, j, stacks_.A[sweep().layers], pulled());
+      go_back(backward, group().component[j], j, true);
+    }
   }
-  forward_tile(sweep, L, forward, tile, stacks, scratch, keep_inputs, of_inputs);
-  if (goes_together(p, group)) {
-    for (int j = 0; diag && j < group.components; ++j)
-      backward_tile(
-          sweep, backward, tile, group.component[j], first, stacks, scratch, [](int) {},
-          [&](int l, Points points) { of_cotangents(j, l, points); });
-    const Component all = together(p, tile, stacks.A[L], slot.every_channel.get(), memory + slot.seeds, x);
-    pull_in_place(sweep, stacks);
-    return backward_tile(
-        sweep, backward, tile, all, first, stacks, scratch, [&](int l) { keep_cotangents(l, all); },
-        [](int, Points) {});
+
+ private:
+  static constexpr int kNoDiagonal = -1;
+
+  const Sweep<T>& sweep() const { return p_.sweep; }
+  const Group<T>& group() const { return *tile_.group; }
+  T* scratch() const { return memory_ + slot_.tile.scratch; }
+  T* pulled() const { return memory_ + slot_.pulled; }
+  T* a_products(int l) const { return memory_ + slot_.tile.a_products + l * tile_.count * pairs_of(tile_.channels()); }
+
+  // There and back at once.
+  void turn(const PackedWeights<T>& forward, const PackedWeights<T>& backward) const {
+    const int below = sweep().layers - 2;
+    const Component& component = group().component[0];
+    const Turn<T> turn = turn_tile(sweep(), forward, tile_, stacks_, scratch(),
+                                   [&](int l, Points points) { multiply_inputs(l, points); });
+    finish_turn(turn);
+    keep_cotangents(below, component);
+    descend_tile(
+        sweep(), backward, tile_, component, below, sweep().first_active, stacks_, scratch(),
+        [&](int l) { keep_cotangents(l, component); }, [&](int l, Points points) { add_diagonal(0, l, points); });
   }
-  for (int j = 0; j < group.components; ++j) {
-    const Component& component = group.component[j];
-    if (j + 1 == group.components) pull_in_place(sweep, stacks);
-    evaluate_rows(p, tile, j, stacks.A[L], x);
+
+  // The last layer's part where the sweep has turned: rows and x, the diagonal, the gradient.
+  void finish_turn(const Turn<T>& turn) const {
+    const int last = sweep().layers - 1;
+    T* x = pulled();
+    for (int64_t i = 0; i < tile_.count; ++i) finish_row(p_, tile_, 0, i, turned_row(turn, i), x);
+    if (sweep().diag != nullptr)
+      turn_diag(turn, sweep().diag + last * sweep().residual_rows + group().residual_row + tile_.first);
+    if (p_.weight[last] != nullptr) {
+      T* sums = memory_ + slot_.weight[last];
+      for (int64_t i = 0; i < tile_.count; ++i)
+        for (int64_t k = 0; k < turn.last->n_in; ++k) sums[k] += x[i] * turn.q.data[i * turn.q.row + k];
+    }
+    if (p_.bias[last] != nullptr) {
+      T* sum = memory_ + slot_.bias[last];
+      for (int64_t i = 0; i < tile_.count; ++i) *sum += x[i] * seed_of_value(turn, i);
+    }
+  }
+
+  // The cotangents of a component, for the diagonal of component j if there is one, kept if they are asked for.
+  void go_back(const PackedWeights<T>& weights, const Component& component, int j, bool keeps) const {
     backward_tile(
-        sweep, backward, tile, component, first, stacks, scratch, [&](int l) { keep_cotangents(l, component); },
-        [&](int l, Points points) { of_cotangents(j, l, points); });
+        sweep(), weights, tile_, component, sweep().first_active, stacks_, scratch(),
+        [&](int l) {
+          if (keeps) keep_cotangents(l, component);
+        },
+        [&](int l, Points points) {
+          if (j != kNoDiagonal) add_diagonal(j, l, points);
+        });
   }
-}
+
+  void keep_inputs(int l) const {
+    if (l == sweep().layers || sweep().A == nullptr) return;
+    const int64_t n_in = sweep().layer[l].n_in;
+    copy_stack(tile_.channels(), tile_.count, n_in, stacks_.A[l], stack_of(sweep().A[l], group().row, tile_, n_in));
+  }
+
+  void multiply_inputs(int l, Points points) const {
+    if (sweep().diag != nullptr && l >= sweep().first_active && l < sweep().layers)
+      input_products(sweep(), group(), l, points, stacks_.A[l], a_products(l));
+  }
+
+  void keep_cotangents(int l, const Component& component) const {
+    const Layer<T>& layer = sweep().layer[l];
+    const GradientScratch<T> gradient{reinterpret_cast<const T**>(memory_ + slot_.row), memory_ + slot_.factor,
+                                      memory_ + slot_.inputs, memory_ + slot_.cotangents};
+    if (sweep().D != nullptr)
+      copy_stack(component.channels, tile_.count, layer.n_out, stacks_.D[l],
+                 stack_of(sweep().D[l], component.row, tile_, layer.n_out));
+    if (p_.weight[l] != nullptr)
+      add_weight_gradient(layer, component, tile_.count, stacks_.A[l], stacks_.D[l], pulled(), gradient,
+                          memory_ + slot_.weight[l]);
+    if (p_.bias[l] != nullptr)
+      add_bias_gradient(tile_.count, stacks_.D[l], layer.n_out, pulled(), memory_ + slot_.bias[l]);
+  }
+
+  void add_diagonal(int j, int l, Points points) const {
+    if (sweep().diag != nullptr)
+      layer_diag(sweep(), tile_, j, l, points, stacks_.A[l], a_products(l), stacks_.D[l],
+                 memory_ + slot_.tile.d_products);
+  }
+
+  const LinearSweep<T>& p_;
+  const Tile<T>& tile_;
+  const LinearLayout<T>& slot_;
+  T* memory_;
+  TileStacks<T> stacks_;
+};
 
 // Row m of a layer's gradients: the sums of all slots, in order.
 template <class T>
 void add_up(const LinearSweep<T>& p, const LinearLayout<T>& slot, const T* memory, int slots, int l, int64_t m) {
   const Layer<T>& layer = p.sweep.layer[l];
   for (int64_t k = 0; p.weight[l] != nullptr && k < layer.n_in; k += kLanes<T>) {
-    const T* from = memory + slot.weight.get()[l] + (k / kPanel<T> * layer.n_out + m) * kPanel<T> + k % kPanel<T>;
+    const T* from = memory + slot.weight[l] + (k / kPanel<T> * layer.n_out + m) * kPanel<T> + k % kPanel<T>;
     Vec<T> sum{};
-    for (int s = 0; s < slots; ++s) sum += load<T>(from + s * slot.total);
+    for (int s = 0; s < slots; ++s) sum += load<T>(from + s * slot.places.total);
     T* to = p.weight[l] + m * layer.n_in + k;
     if (layer.n_in - k >= kLanes<T>) store<T>(to, sum * layer.weight_jacobian);
     else store_partial<T>(to, sum * layer.weight_jacobian, static_cast<int>(layer.n_in - k));
   }
   if (p.bias[l] == nullptr) return;
   T sum = 0;
-  for (int s = 0; s < slots; ++s) sum += memory[s * slot.total + slot.bias.get()[l] + m];
+  for (int s = 0; s < slots; ++s) sum += memory[s * slot.places.total + slot.bias[l] + m];
   p.bias[l][m] = sum * layer.bias_jacobian;
 }
 
@@ -308,26 +313,34 @@ template <class T>
 void linear_sweep(const LinearSweep<T>& p, const Parallel& parallel) {
   const Sweep<T>& sweep = p.sweep;
   const Tiling<T> tiling(sweep, parallel.threads, tile_rows(p));
-  const int first = sweep.first_active, L = sweep.layers, slots = parallel.threads;
-  const PackedWeights<T> forward(sweep, Pass::forward, 0), backward(sweep, Pass::backward, first + 1);
+  const int L = sweep.layers, slots = parallel.threads;
+  const PackedWeights<T> forward(sweep, Pass::forward, 0), backward(sweep, Pass::backward, sweep.first_active + 1);
   pack(parallel, forward, backward);
   const LinearLayout<T> slot(p, tiling);
-  const Buffer<T> memory(slots * slot.total);
-  const Buffer<Stack<T>> views(slots * (3 * L + 1));
-  for (int64_t i = 0; sweep.diag != nullptr && i < first * sweep.residual_rows; ++i) sweep.diag[i] = 0;
+  const Buffer<T> memory(slots * slot.places.total);
+  const Buffer<Stack<T>> views(slots * slot.tile.views());
+  const int64_t sums = slot.places.total - slot.sums;
+  const bool many = ceil_div(tiling.tiles(), slots) > kTilesOfSum;
+  const Buffer<double> before(many ? slots * sums : 0);
+  const int64_t frozen = sweep.first_active * sweep.residual_rows;
+  for (int64_t i = 0; sweep.diag != nullptr && i < frozen; ++i) sweep.diag[i] = 0;
   for_each_slot(parallel, [&](int s) {
-    T* own = memory.get() + s * slot.total;
-    for (int64_t i = slot.sums; i < slot.total; ++i) own[i] = T(0);
-    for (int64_t task = s; task < tiling.tiles(); task += slots)
-      sweep_tile(p, forward, backward, first, tiling.tile(task), slot, own, views.get() + s * (3 * L + 1));
+    T* own = memory.get() + s * slot.places.total;
+    const LongSums<T> gradient(own + slot.sums, many ? before.get() + s * sums : nullptr, sums);
+    for (int64_t task = s, done = 0; task < tiling.tiles(); task += slots) {
+      const Tile<T> tile = tiling.tile(task);
+      TileSweep<T>(p, tile, slot, own, views.get() + s * slot.tile.views()).run(forward, backward);
+      if (++done % kTilesOfSum == 0) gradient.go_on();
+    }
+    gradient.finish();
   });
   constexpr int64_t kRows = 16;  // of a task
   Buffer<int64_t> start(L + 1);
-  start.get()[0] = 0;
-  for (int l = 0; l < L; ++l) start.get()[l + 1] = start.get()[l] + ceil_div(sweep.layer[l].n_out, kRows);
-  for_each_task(parallel, start.get()[L], [&](int64_t task, int) {
+  start[0] = 0;
+  for (int l = 0; l < L; ++l) start[l + 1] = start[l] + ceil_div(sweep.layer[l].n_out, kRows);
+  for_each_task(parallel, start[L], [&](int64_t task, int) {
     const int l = part_of_task(start.get(), task);
-    const int64_t from = (task - start.get()[l]) * kRows;
+    const int64_t from = (task - start[l]) * kRows;
     const int64_t to = from + kRows < sweep.layer[l].n_out ? from + kRows : sweep.layer[l].n_out;
     for (int64_t m = from; m < to; ++m) add_up(p, slot, memory.get(), slots, l, m);
   });

@@ -44,6 +44,7 @@ constexpr bool on_tiles(int64_t K) {
 
 // Rows of a left operand that are split together; a panel's columns are as many as a block of k.
 constexpr int64_t kSplitRows = by_tiles::kSomeRows;
+static_assert(!NTKFAST_AMX || kPanel<float> == by_tiles::kTileDepth);
 
 // ---- right operands: panels of kPanel<T> columns
 
@@ -136,17 +137,14 @@ Left<T> left_of_columns(const T* a, int64_t lda, int64_t rows, int64_t K, T* mem
 
 // ---- products
 
-// Rows first … first + count − 1 of a left operand against the first `width` columns of a panel; `first` is a multiple
-// of 32. C may be written up to the panel's next vector. On tiles `aside` is called product_steps times.
+// All `rows` rows of a left operand against the first `width` columns of a panel. C may be written up to the panel's
+// next vector. On tiles `aside` is called product_steps times.
 template <bool Accumulate, bool Transposed = false, class T>
-void product(Left<T> a, int64_t first, int64_t count, const T* panel, int64_t width, int64_t K, T* c, int64_t ldc,
+void product(Left<T> a, int64_t rows, const T* panel, int64_t width, int64_t K, T* c, int64_t ldc,
              const Aside& aside = Aside()) {
   if constexpr (kHasTiles<T>)
-    if (on_tiles<T>(K))
-      return by_tiles::panel_product<Accumulate>(count, a.split + by_tiles::left_size(first, K), panel, width, K, c,
-                                                 ldc, aside);
-  by_vectors::panel_product<Accumulate, Transposed>(count, a.data + first * (Transposed ? 1 : a.row), a.row, panel,
-                                                    width, K, c, ldc);
+    if (on_tiles<T>(K)) return by_tiles::panel_product<Accumulate>(rows, a.split, panel, width, K, c, ldc, aside);
+  by_vectors::panel_product<Accumulate, Transposed>(rows, a.data, a.row, panel, width, K, c, ldc);
 }
 
 inline int64_t product_steps(int64_t rows, int64_t K) {

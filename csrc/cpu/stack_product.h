@@ -11,11 +11,6 @@ namespace ntkfast {
 namespace NTKFAST_ISA {
 namespace {
 
-inline Columns panel_columns(int64_t p, int64_t panel, int64_t columns) {
-  const int64_t first = p * panel;
-  return {first, columns - first < panel ? columns - first : panel};
-}
-
 // Where the products of a panel stand, (channels, count, kPanel): at(q), row after row. Panels that follow each other
 // never share a place, since the products of one are made while those of the one before it are read.
 template <class T>
@@ -59,15 +54,15 @@ void stack_product(const StackProduct<T>& p, const Panel& panel, const Finish& f
   const int64_t rows = p.channels * p.count, panels = ceil_div(p.columns, kPanel<T>);
   const int64_t blocks = ceil_div(rows, kSplitRows), everything = p.count + blocks;
   const auto multiply = [&](int64_t q, auto... aside) {
-    product<false>(p.left, 0, rows, panel(q), panel_columns(q, kPanel<T>, p.columns).width, p.K, p.products.at(q),
-                   p.products.row, aside...);
+    product<false>(p.left, rows, panel(q), panel_columns<T>(q, p.columns).width, p.K, p.products.at(q), p.products.row,
+                   aside...);
   };
   // Pieces from … to − 1 of what follows panel q: its points, then its blocks. Before the first one: of meanwhile's.
   const auto follow = [&](int64_t q, int64_t from, int64_t to) {
     if (from >= to) return;
     if (q < 0) return meanwhile(Points{from, to - from});
     const int64_t last = to < p.count ? to : p.count;
-    if (from < last) finish(panel_columns(q, kPanel<T>, p.columns), p.products.at(q), Points{from, last - from});
+    if (from < last) finish(panel_columns<T>(q, p.columns), p.products.at(q), Points{from, last - from});
     for (int64_t block = from > p.count ? from : p.count; block < to; ++block) split(q, (block - p.count) * kSplitRows);
   };
   if (!on_tiles<T>(p.K)) {

@@ -10,6 +10,7 @@
 
 #include <cstring>
 
+#include "../core/seeds.h"
 #include "stack_product.h"
 #include "turn.h"
 #include "weights.h"
@@ -72,17 +73,6 @@ template <class T>
 int64_t scratch_size(const Sweep<T>& sweep, int64_t rows) {
   return 2 * (rows * kPanel<T> + left_size<T>(rows, widest(sweep)));
 }
-
-// Where the parts of a slot's memory stand: one after the other, each from a cache line on.
-struct SlotLayout {
-  int64_t total = 0;
-
-  int64_t take(int64_t count) {
-    const int64_t first = total;
-    total += ceil_div(count, 16) * 16;
-    return first;
-  }
-};
 
 // The left operand of layer l's product, whose rows are those of a tile-local stack. Layers take turns with the memory;
 // that of a layer's way back is not that of its way there, so that a sweep may turn at any of them.
@@ -220,13 +210,10 @@ Turn<T> turn_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const 
 // Columns of the seeds of one component, in rows of `row` elements, channel by channel.
 template <class T>
 void read_seeds(const Component& component, const Tile<T>& tile, Columns columns, T* g, int64_t row) {
-  const T* seed = static_cast<const T*>(component.seed);
+  const core::Seeds<T> seed = core::seeds_of<T>(component, tile.first);
   for (int c = 0; c < component.channels; ++c)
     for (int64_t i = 0; i < tile.count; ++i)
-      for (int64_t j = 0; j < columns.width; ++j)
-        g[(c * tile.count + i) * row + j] =
-            seed[c * component.seed_stride[0] + (tile.first + i) * component.seed_stride[1] +
-                 (columns.first + j) * component.seed_stride[2]];
+      for (int64_t j = 0; j < columns.width; ++j) g[(c * tile.count + i) * row + j] = seed(c, i, columns.first + j);
 }
 
 // Without an activation the cotangents of a layer's outputs are D itself.
@@ -282,7 +269,7 @@ void backward_tile(const Sweep<T>& sweep, const PackedWeights<T>& weights, const
   const Epilogue<T> outputs = cotangent_epilogue(sweep, last, tile, component, stacks, cotangents);
   const PanelFunction<T> finish_outputs = outputs.stash.data == nullptr ? copy_panel<T> : pull_function(outputs);
   for (int64_t p = 0; p < ceil_div(width, kPanel<T>); ++p) {
-    const Columns columns = panel_columns(p, kPanel<T>, width);
+    const Columns columns = panel_columns<T>(p, width);
     read_seeds(component, tile, columns, cotangents.at(p), cotangents.row);
     finish_outputs(outputs, cotangents.at(p), columns, Points{0, tile.count});
   }
@@ -305,25 +292,25 @@ class Tiling {
  public:
   Tiling(const Sweep<T>& sweep, int threads, int64_t tile_rows)
       : sweep_(sweep), size_(sweep.groups), start_(sweep.groups + 1) {
-    start_.get()[0] = 0;
+    start_[0] = 0;
     for (int g = 0; g < sweep.groups; ++g) {
       const Group<T>& group = sweep.group[g];
-      size_.get()[g] = tile_points(group, tile_rows, threads);
-      start_.get()[g + 1] = start_.get()[g] + ceil_div(group.n, size_.get()[g]);
-      const int64_t rows = size_.get()[g] * group.channels;
+      size_[g] = tile_points(group, tile_rows, threads);
+      start_[g + 1] = start_[g] + ceil_div(group.n, size_[g]);
+      const int64_t rows = size_[g] * group.channels;
       max_rows_ = rows > max_rows_ ? rows : max_rows_;
-      max_points_ = size_.get()[g] > max_points_ ? size_.get()[g] : max_points_;
+      max_points_ = size_[g] > max_points_ ? size_[g] : max_points_;
     }
   }
   Tiling(const Sweep<T>& sweep, int threads) : Tiling(sweep, threads, tile_rows_of(sweep)) {}
 
-  int64_t tiles() const { return start_.get()[sweep_.groups]; }
+  int64_t tiles() const { return start_[sweep_.groups]; }
   int64_t max_rows() const { return max_rows_; }
   int64_t max_points() const { return max_points_; }
   Tile<T> tile(int64_t task) const {
     const int g = part_of_task(start_.get(), task);
-    const int64_t first = (task - start_.get()[g]) * size_.get()[g], left = sweep_.group[g].n - first;
-    return {&sweep_.group[g], first, left < size_.get()[g] ? left : size_.get()[g]};
+    const int64_t first = (task - start_[g]) * size_[g], left = sweep_.group[g].n - first;
+    return {&sweep_.group[g], first, left < size_[g] ? left : size_[g]};
   }
 
  private:

@@ -6,7 +6,6 @@
 // one accumulator an element, so that a result does not depend on how rows are cut into tiles.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "vector.h"
@@ -25,6 +24,18 @@ constexpr int kRowsOfTile = kManyRegisters ? 14 : 12 / Vectors;
 constexpr int kTileRows = kRowsOfTile<2>;  // of a whole panel
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Columns first … first + width − 1 of a matrix, width ≤ kPanel.
+struct Columns {
+  int64_t first, width;
+};
+
+// Those of panel q.
+template <class T>
+constexpr Columns panel_columns(int64_t q, int64_t columns) {
+  const int64_t first = q * kPanel<T>;
+  return {first, columns - first < kPanel<T> ? columns - first : kPanel<T>};
+}
 
 namespace by_vectors {
 

@@ -10,6 +10,7 @@
 //   q = Σ_c s_c h_c = ∂r/∂w        s₀ = ∂r/∂b        r = ⟨w, q⟩ + s₀ b        K_ii = ‖q_i‖² + s₀²
 #pragma once
 
+#include "../core/seeds.h"
 #include "inner_products.h"
 
 namespace ntkfast {
@@ -43,8 +44,7 @@ bool can_turn(const Sweep<T>& sweep, const Group<T>& group) {
 // s₀ of a point of the tile.
 template <class T>
 T seed_of_value(const Turn<T>& turn, int64_t i) {
-  const Component& component = *turn.epilogue.component;
-  return static_cast<const T*>(component.seed)[(turn.epilogue.tile->first + i) * component.seed_stride[1]];
+  return core::seeds_of<T>(*turn.epilogue.component, turn.epilogue.tile->first)(0, i, 0);
 }
 
 // ⟨w, q⟩ + s₀ b of a point.
@@ -59,13 +59,11 @@ T turned_row(const Turn<T>& turn, int64_t i) {
 template <class T>
 void turn_diag(const Turn<T>& turn, double* diag) {
   const Layer<T>& last = *turn.last;
-  const double weight = static_cast<double>(last.weight_jacobian) * last.weight_jacobian;
-  const double bias = static_cast<double>(last.bias_jacobian) * last.bias_jacobian;
+  const core::LayerPart part(last);
   for (int64_t i = 0; i < turn.epilogue.tile->count; ++i) {
     const T* q = turn.q.data + i * turn.q.row;
     const double seed = seed_of_value(turn, i);
-    // Neither may spoil the other where it is infinite and its parameter frozen.
-    diag[i] = (weight != 0 ? weight * dot(q, q, last.n_in) : 0.0) + (bias != 0 ? bias * seed * seed : 0.0);
+    diag[i] = part(dot(q, q, last.n_in), seed * seed);
   }
 }
 

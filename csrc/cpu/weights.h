@@ -23,20 +23,20 @@ class PackedWeights {
 
   T* panel(int layer, int64_t p) const {
     const Layer<T>& of = sweep_.layer[layer];
-    return data_.get() + offset_.get()[layer] + p * panel_size<T>(pass_ == Pass::forward ? of.n_in : of.n_out);
+    return data_.get() + offset_[layer] + p * panel_size<T>(pass_ == Pass::forward ? of.n_in : of.n_out);
   }
-  int64_t panels() const { return start_.get()[sweep_.layers]; }
+  int64_t panels() const { return start_[sweep_.layers]; }
 
   void pack_panel(int64_t task) const {
     const int l = part_of_task(start_.get(), task);
     const Layer<T>& layer = sweep_.layer[l];
-    const int64_t p = task - start_.get()[l], first = p * kPanel<T>;
+    const int64_t p = task - start_[l];
     const T scale = layer.weight_scale;
-    const auto width = [&](int64_t columns) { return columns - first < kPanel<T> ? columns - first : kPanel<T>; };
-    if (pass_ == Pass::forward)
-      pack_rows(layer.weight + first * layer.n_in, layer.n_in, width(layer.n_out), layer.n_in, scale, panel(l, p));
+    const auto [first, width] = panel_columns<T>(p, pass_ == Pass::forward ? layer.n_out : layer.n_in);
+    const T* rows = layer.weight + first * (pass_ == Pass::forward ? layer.n_in : 1);
+    if (pass_ == Pass::forward) pack_rows(rows, layer.n_in, width, layer.n_in, scale, panel(l, p));
     else
-      pack_columns<T>([&](int64_t k) { return layer.weight + k * layer.n_in + first; }, width(layer.n_in), layer.n_out,
+      pack_columns<T>([&](int64_t k) { return rows + k * layer.n_in; }, width, layer.n_out,
                       [=](int64_t) { return scale; }, panel(l, p));
   }
 
@@ -44,13 +44,13 @@ class PackedWeights {
   // Fills the offsets and returns the size of everything.
   int64_t lay_out(int first) {
     int64_t total = 0;
-    start_.get()[0] = 0;
+    start_[0] = 0;
     for (int l = 0; l < sweep_.layers; ++l) {
       const Layer<T>& layer = sweep_.layer[l];
       const int64_t columns = pass_ == Pass::forward ? layer.n_out : layer.n_in;
-      offset_.get()[l] = total;
+      offset_[l] = total;
       total += l < first ? 0 : packed_weights_size(layer, pass_);
-      start_.get()[l + 1] = start_.get()[l] + (l < first ? 0 : ceil_div(columns, kPanel<T>));
+      start_[l + 1] = start_[l] + (l < first ? 0 : ceil_div(columns, kPanel<T>));
     }
     return total;
   }

@@ -1,3 +1,5 @@
+#include "../core/channel_pairs.h"
+#include "../core/layer_part.h"
 #include "factor_diag.h"
 #include "layers.cuh"
 #include "parts.cuh"
@@ -36,15 +38,14 @@ __device__ __forceinline__ double row_of_layer(const FactorLayer<T>& layer, cons
   const T* A = layer.A + (part.a_row + i) * layer.n_in;
   const T* D = layer.D + (part.d_row + i) * layer.n_out;
   const int64_t a_pitch = part.n * layer.n_in, d_pitch = part.n * layer.n_out;
-  const double bias = layer.bias_jacobian == T(0) ? 0.0 : double(layer.bias_jacobian) * layer.bias_jacobian;
-  double total = bias == 0.0 ? 0.0 : bias * inner(D, D, layer.n_out);
-  if (layer.weight_jacobian == T(0)) return total;
-  const double weight = double(layer.weight_jacobian) * layer.weight_jacobian;
-  for (int c = 0; c < part.channels; ++c)
+  const core::LayerPart scaled(layer.weight_jacobian, layer.bias_jacobian);
+  const int channels = scaled.weight != 0 ? part.channels : 0;
+  double of_weight = 0;
+  for (int c = 0; c < channels; ++c)
     for (int e = 0; e <= c; ++e)
-      total += (c == e ? weight : 2 * weight) * inner(D + c * d_pitch, D + e * d_pitch, layer.n_out) *
-               inner(A + channel[c] * a_pitch, A + channel[e] * a_pitch, layer.n_in);
-  return total;
+      of_weight += core::times_of(c, e) * inner(D + c * d_pitch, D + e * d_pitch, layer.n_out) *
+                   inner(A + channel[c] * a_pitch, A + channel[e] * a_pitch, layer.n_in);
+  return core::squared_norm(scaled(of_weight, scaled.bias != 0 ? inner(D, D, layer.n_out) : 0.0));
 }
 
 template <class T>

@@ -24,7 +24,7 @@ struct BackwardParams {
   core::Activation activation;  // of this layer
   core::ActivationParams<T> activation_params;
   Parts<T> parts;
-  Seeds<T> seeds;
+  SeedTable<T> seeds;
 };
 static_assert(sizeof(BackwardParams<double>) <= 4096, "kernels take at most 4 kB");
 
@@ -39,9 +39,9 @@ struct Cotangents {
 
 template <class T>
 struct SeedsAt {
-  const T* at;
-  int64_t stride;
-  __device__ __forceinline__ T operator()(int c) const { return at[c * stride]; }
+  core::Seeds<T> seed;
+  int64_t i, j;
+  __device__ __forceinline__ T operator()(int c) const { return seed(c, i, j); }
 };
 
 // D' of a tile; cotangents(i, j) gives g of one neuron, by channels.
@@ -84,12 +84,10 @@ __global__ void __launch_bounds__(kThreads, kTileBlocks) seed_kernel(const Backw
   const PointTile tile = point_tile(p.parts.part, p.parts.count, blockIdx.x);
   const Part<T>& part = p.parts.part[tile.entry];
   const int64_t column = int64_t(blockIdx.y) * kTile;
-  const int64_t* stride = p.seeds.stride[tile.entry];
-  const T* seed = p.seeds.at[tile.entry];
+  const core::Seeds<T>& seed = p.seeds.of[tile.entry];
   const ChannelTile<T> zbar = tile_in_stack(p.out, part.d_row, part.n, tile.first, p.width, column);
-  pull_tile(p, part, tile, column, up_to_tile(p.width - column), zbar, [&](int i, int j) {
-    return SeedsAt<T>{seed + (tile.first + i) * stride[1] + (column + j) * stride[2], stride[0]};
-  });
+  pull_tile(p, part, tile, column, up_to_tile(p.width - column), zbar,
+            [&](int i, int j) { return SeedsAt<T>{seed, tile.first + i, column + j}; });
 }
 
 // Layer l as the one to pull back through; D and weight are those of the layer above, if there is one.
@@ -121,7 +119,7 @@ int run(const Sweep<T>& sweep, void* stream) {
   for (const Parts<T>& parts : tables_of(sweep, false, points_per_tile)) {
     const auto grid = [&](int l) { return Grid{parts.tiles, blocks_for(sweep.layer[l].n_out, kTile)}; };
     BackwardParams<T> top = params_of(sweep, last, parts);
-    top.seeds = seeds_of(sweep, parts);
+    top.seeds = seed_table(sweep, parts);
     int code = launch(seed_kernel<T>, grid(last), Block{kThreads}, stream, top);
     for (int l = last - 1; l >= first && code == cudaSuccess; --l)
       code =

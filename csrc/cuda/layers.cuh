@@ -1,8 +1,6 @@
 // Layers as a kernel over stored factors sees them: a table by value (limits.h).
 #pragma once
 
-#include <vector>
-
 #include "launch.cuh"
 #include "limits.h"
 

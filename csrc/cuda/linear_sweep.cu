@@ -22,7 +22,7 @@ struct RowsParams {
   T *residual, *x;
   int64_t outputs;
   Parts<T> parts;
-  Seeds<T> seeds;
+  SeedTable<T> seeds;
 };
 static_assert(sizeof(RowsParams<double>) <= 4096, "kernels take at most 4 kB");
 
@@ -33,12 +33,11 @@ __global__ void __launch_bounds__(kPoints) rows_kernel(const RowsParams<T> p) {
   const Part<T>& part = p.parts.part[tile.entry];
   const int64_t i = tile.first + threadIdx.x;
   const uint16_t* channel = p.parts.channel + part.first_channel;
-  const int64_t* stride = p.seeds.stride[tile.entry];
-  const T* seed = p.seeds.at[tile.entry] + i * stride[1];
+  const core::Seeds<T>& seed = p.seeds.of[tile.entry];
   T r = 0;
   for (int c = 0; c < part.channels; ++c)
     for (int64_t o = 0; o < p.outputs; ++o)
-      r += seed[c * stride[0] + o * stride[2]] * p.out[(part.a_row + channel[c] * part.n + i) * p.outputs + o];
+      r += seed(c, i, o) * p.out[(part.a_row + channel[c] * part.n + i) * p.outputs + o];
   const int64_t row = part.residual_row + i * part.stride;
   if (p.offset != nullptr) r -= p.offset[row];
   p.residual[row] = r;
@@ -50,7 +49,7 @@ int rows(const LinearSweep<T>& p, const Sweep<T>& sweep, T* x, void* stream) {
   RowsParams<T> params{sweep.out, p.offset, p.pull, p.residual, x, sweep.layer[sweep.layers - 1].n_out, {}, {}};
   for (const Parts<T>& parts : tables_of(sweep, true, [](int) { return kPoints; })) {
     params.parts = parts;
-    params.seeds = seeds_of(sweep, parts);
+    params.seeds = seed_table(sweep, parts);
     const int code = launch(rows_kernel<T>, Grid{parts.tiles}, Block{kPoints}, stream, params);
     if (code != cudaSuccess) return code;
   }

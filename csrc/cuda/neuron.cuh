@@ -5,6 +5,7 @@
 
 #include "../core/activation_jet.h"
 #include "../core/faa_di_bruno.h"
+#include "../core/omega.h"
 #include "elementary.cuh"
 #include "launch.cuh"
 
@@ -48,7 +49,7 @@ struct ChannelMap {
 
   // Where ω of collapsed channel m and direction k stands among the group's.
   __device__ __forceinline__ int omega(int m, int k) const {
-    return (channel[1 + directions + m] - 1 - group_directions) * group_directions + channel[1 + k] - 1;
+    return core::omega_place(channel, directions, group_directions, m, k);
   }
 };
 

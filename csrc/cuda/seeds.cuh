@@ -1,28 +1,24 @@
 // Seeds as a kernel sees them: beside a table of components (parts.cuh), by the numbers of its entries.
 #pragma once
 
+#include "../core/seeds.h"
 #include "parts.cuh"
 
 namespace ntkfast::cuda {
 
 template <class T>
-struct Seeds {
-  const T* at[kMaxGroups];
-  int64_t stride[kMaxGroups][3];  // of channel, point, output
+struct SeedTable {
+  core::Seeds<T> of[kMaxGroups];
 };
 
 template <class T>
-Seeds<T> seeds_of(const Sweep<T>& sweep, const Parts<T>& parts) {
-  Seeds<T> seeds{};
+SeedTable<T> seed_table(const Sweep<T>& sweep, const Parts<T>& parts) {
+  SeedTable<T> seeds{};
   int number = 0;
   for (int g = 0; g < sweep.groups; ++g)
     for (int j = 0; j < sweep.group[g].components; ++j, ++number)
       for (int e = 0; e < parts.count; ++e)
-        if (parts.part[e].number == number) {
-          const Component& component = sweep.group[g].component[j];
-          seeds.at[e] = static_cast<const T*>(component.seed);
-          for (int axis = 0; axis < 3; ++axis) seeds.stride[e][axis] = component.seed_stride[axis];
-        }
+        if (parts.part[e].number == number) seeds.of[e] = core::seeds_of<T>(sweep.group[g].component[j], 0);
   return seeds;
 }
 

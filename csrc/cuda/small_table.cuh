@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "../core/seeds.h"
 #include "small_layout.cuh"
 
 namespace ntkfast::cuda {
@@ -26,8 +27,7 @@ struct SmallGroup {
 
 template <class T>
 struct SmallComponent {
-  const T* seed;
-  int64_t seed_stride[3];
+  core::Seeds<T> seed;
   int64_t row, residual_row;
   int channels, directions, collapsed;
   int first_channel;  // in the table
@@ -88,9 +88,7 @@ bool has_room(const SmallParams<T>& table, const Component& component) {
 
 template <class T>
 void add_component(SmallParams<T>& table, const Component& component, int64_t residual_row) {
-  const int64_t* stride = component.seed_stride;
-  table.component[table.components++] = {static_cast<const T*>(component.seed),
-                                         {stride[0], stride[1], stride[2]},
+  table.component[table.components++] = {core::seeds_of<T>(component, 0),
                                          component.row,
                                          residual_row,
                                          component.channels,

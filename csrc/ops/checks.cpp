@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdint>
+#include <utility>
 
 namespace ntkfast {
 namespace {
@@ -61,6 +63,17 @@ void check_plain(const char* op, const Tensor& tensor, const char* name, ScalarT
 void check_shape(const char* op, const Tensor& tensor, const char* name, const Ints& shape) {
   STD_TORCH_CHECK(shape_of(tensor) == shape, op, ": expected ", name, " ", shape_text(shape), ", got ",
                   shape_text(tensor), ".");
+}
+
+void check_apart(const char* op, const Tensor& output, const Tensor& input, const char* name) {
+  const auto range = [](const Tensor& t) {
+    const auto first = reinterpret_cast<uintptr_t>(t.const_data_ptr());
+    return std::pair(first, first + static_cast<uintptr_t>(t.numel()) * t.element_size());
+  };
+  const auto [first, last] = range(input);
+  const auto [out_first, out_last] = range(output);
+  STD_TORCH_CHECK(last <= out_first || out_last <= first || first == last || out_first == out_last, op,
+                  ": expected an output apart from ", name, ", got overlapping memory.");
 }
 
 }  // namespace ntkfast

@@ -25,10 +25,13 @@ std::string dtype_text(ScalarType dtype);
 // Of this dtype, on the device of another tensor: in most operators the first parameter's.
 void check_place(const char* op, const Tensor& tensor, const char* name, ScalarType dtype, const Tensor& like);
 
-// The same, contiguous and with memory.
+// The same, and contiguous.
 void check_plain(const char* op, const Tensor& tensor, const char* name, ScalarType dtype, const Tensor& like);
 
 void check_shape(const char* op, const Tensor& tensor, const char* name, const Ints& shape);
+
+// What is written shares no memory with what is read.
+void check_apart(const char* op, const Tensor& output, const Tensor& input, const char* name);
 
 template <class T>
 constexpr ScalarType dtype_of() {

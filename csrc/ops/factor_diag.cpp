@@ -23,6 +23,8 @@ void factor_diag_op(Tensors parameters, Ints activations, Floats constants, Ints
     args.set_inputs(A);
     args.set_cotangents(D);
     args.set_diag(out, "out");
+    check_apart(kOp, out, A, "A");
+    check_apart(kOp, out, D, "D");
     if (parameters[0].is_cpu())
       return ntkfast::factor_diag(args.sweep, torch_parallel(stack_features(args.sweep) * 10.0 *
                                                              static_cast<double>(args.sweep.cotangent_rows)));

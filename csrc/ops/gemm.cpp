@@ -24,6 +24,8 @@ void gemm_op(Tensor a, Tensor b, Tensor out) {
     STD_TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0), kOp,
                     ": expected a (m, k) and b (k, n), got ", shape_text(a), " and ", shape_text(b), ".");
     check_shape(kOp, out, "out", {a.size(0), b.size(1)});
+    check_apart(kOp, out, a, "a");
+    check_apart(kOp, out, b, "b");
     const Gemm<T> p{a.size(0), b.size(1), a.size(1), data_of<const T>(a), data_of<const T>(b), data_of<T>(out)};
     if (a.is_cpu())
       return ntkfast::gemm(p, torch_parallel(2.0 * static_cast<double>(a.size(0)) * static_cast<double>(b.numel())));

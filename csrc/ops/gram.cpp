@@ -1,4 +1,4 @@
-// gram: K = J J'ᵀ of two sets of stored factors of one chain, or of one set with itself.
+// gram: K = J J'ᵀ of two sets of stored factors of one chain, or, symmetric, of the first with itself.
 #include "../cpu/gram.h"
 
 #include <torch/csrc/stable/library.h>
@@ -38,13 +38,17 @@ void gram_op(Tensors parameters, Ints activations, Floats constants, Ints groups
         y(kOp, parameters, activations, constants, other_groups);
     x.set_inputs(A);
     x.set_cotangents(D);
-    y.set_inputs(other_A);
-    y.set_cotangents(other_D);
+    y.set_inputs(symmetric ? A : other_A);  // half of K is written for the other half
+    y.set_cotangents(symmetric ? D : other_D);
     check_plain(kOp, out, "out", dtype_of<T>(), parameters[0]);
     const int64_t rows = entries_of(x.sweep, together), columns = entries_of(y.sweep, together);
     check_shape(kOp, out, "out", {rows, columns});
     STD_TORCH_CHECK(!symmetric || groups == other_groups, kOp,
                     ": expected one set of groups for a symmetric gram, got two.");
+    check_apart(kOp, out, A, "A");
+    check_apart(kOp, out, D, "D");
+    check_apart(kOp, out, other_A, "other_A");
+    check_apart(kOp, out, other_D, "other_D");
     STD_TORCH_CHECK(use_explicit.size() == activations.size() && chunk > 0, kOp, ": expected a path for each of ",
                     activations.size(), " layers and a positive chunk, got ", use_explicit.size(), " and ", chunk, ".");
     const auto paths = std::make_unique<bool[]>(use_explicit.size());

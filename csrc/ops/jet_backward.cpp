@@ -24,6 +24,7 @@ void jet_backward_op(Tensors parameters, Ints activations, Floats constants, Ten
     args.set_seeds(seeds);
     args.set_stash(Z);
     args.set_cotangents(D);
+    check_apart(kOp, D, Z, "Z");
     if (parameters[0].is_cpu())
       return ntkfast::jet_backward(args.sweep,
                                    torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));

@@ -25,6 +25,9 @@ void jvp_op(Tensors parameters, Ints activations, Floats constants, Ints groups,
     check_plain(kOp, out, "out", ScalarType::Double, parameters[0]);
     check_shape(kOp, out, "out", {args.sweep.residual_rows});
     const ParameterPointers<const T> tangent(kOp, tangents, "tangent", parameters);
+    check_apart(kOp, out, A, "A");
+    check_apart(kOp, out, D, "D");
+    for (const Tensor& t : tangents) check_apart(kOp, out, t, "a tangent");
     const Jvp<T> p{args.sweep, tangent.weight.data(), tangent.bias.data(), data_of<double>(out)};
     if (parameters[0].is_cpu()) return ntkfast::jvp(p, torch_parallel(product_operations(args.sweep, args.sweep.rows)));
 #ifdef NTKFAST_CUDA

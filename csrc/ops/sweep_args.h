@@ -36,9 +36,9 @@ class SweepArgs {
   void set_streaming(const Tensors& points, const Tensors& beta, const Tensors& omega, const Tensors& seeds,
                      int64_t tile_rows);
   void set_diag(const Tensor& diag, const char* name);  // (layers, N), float64
-  void set_inputs(const Tensor& A);      // flat: (rows, n_in) a layer, one after the other; empty: not kept
-  void set_stash(const Tensor& Z);       // flat: (rows, n_out) a layer that keeps it
-  void set_cotangents(const Tensor& D);  // flat: (cotangent_rows, n_out) a layer
+  void set_inputs(const Tensor& A);                     // flat: (rows, n_in) a layer, one after the other
+  void set_stash(const Tensor& Z);                      // flat: (rows, n_out) a layer that keeps it
+  void set_cotangents(const Tensor& D);                 // flat: (cotangent_rows, n_out) a layer
 
   Sweep<T> sweep{};
 

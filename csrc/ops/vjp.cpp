@@ -25,6 +25,11 @@ void vjp_op(Tensors parameters, Ints activations, Floats constants, Ints groups,
     check_plain(kOp, x, "x", dtype_of<T>(), parameters[0]);
     check_shape(kOp, x, "x", {args.sweep.residual_rows});
     const ParameterPointers<T> gradient(kOp, grads, "gradient", parameters);
+    for (const Tensor& grad : grads) {
+      check_apart(kOp, grad, A, "A");
+      check_apart(kOp, grad, D, "D");
+      check_apart(kOp, grad, x, "x");
+    }
     const Vjp<T> p{args.sweep, data_of<const T>(x), gradient.weight.data(), gradient.bias.data()};
     if (parameters[0].is_cpu())
       return ntkfast::vjp(p, torch_parallel(product_operations(args.sweep, args.sweep.cotangent_rows)));

@@ -53,11 +53,11 @@ bool multiply(std::int64_t M, std::int64_t N, std::int64_t K, const T* a, const 
                       panel);
     for (std::int64_t r = 0; r < M; ++r) std::memcpy(edge + r * pitch, c + r * N + first, width * sizeof(T));
     if (left_columns) {
-      accumulate ? product<true, true>(left, 0, M, panel, width, K, edge, pitch)
-                 : product<false, true>(left, 0, M, panel, width, K, edge, pitch);
+      accumulate ? product<true, true>(left, M, panel, width, K, edge, pitch)
+                 : product<false, true>(left, M, panel, width, K, edge, pitch);
     } else {
-      accumulate ? product<true>(left, 0, M, panel, width, K, edge, pitch)
-                 : product<false>(left, 0, M, panel, width, K, edge, pitch);
+      accumulate ? product<true>(left, M, panel, width, K, edge, pitch)
+                 : product<false>(left, M, panel, width, K, edge, pitch);
     }
     kept = kept && untouched(edge, pitch, M, width);
     for (std::int64_t r = 0; r < M; ++r) std::memcpy(c + r * N + first, edge + r * pitch, width * sizeof(T));

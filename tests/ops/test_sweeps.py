@@ -156,3 +156,36 @@ def test_refuses_a_meta_tensor_among_others() -> None:
     a, out = torch.ones(4, 4), torch.zeros(4, 4)
     with pytest.raises(RuntimeError, match="expected tensors on one device, got some on cpu and meta"):
         _ops.gemm(a, a.to("meta"), out)
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "inputs"),
+    [
+        *(("jet_backward", -1, (6,)), ("factor_diag", -1, (4, 5)), ("jvp", -1, (4, 5, 6))),
+        *(("vjp", -1, (4, 5, 6)), ("gram", -1, (4, 5, 7, 8)), ("gemm", -1, (0, 1))),
+    ],
+)
+def test_refuses_an_output_over_an_input(name: str, output: int, inputs: tuple[int, ...]) -> None:
+    """Of a gram whose sides are two, since one that is symmetric has its inputs twice."""
+    for place in inputs:
+        arguments = list(calls(torch.float64)[name])
+        if name == "gram":
+            arguments[9] = False
+        read, written = arguments[place], arguments[output]
+        x, out = (t[0] if isinstance(t, list) else t for t in (read, written))
+        memory = torch.zeros(x.numel() + out.numel() - 1, dtype=torch.float64)  # one number in common
+        x, out = memory[: x.numel()].view(x.shape), memory[x.numel() - 1 :].view(out.shape)
+        arguments[place] = [x, *read[1:]] if isinstance(read, list) else x
+        arguments[output] = [out, *written[1:]] if isinstance(written, list) else out
+        with pytest.raises(RuntimeError, match=rf"{name}: expected an output apart from .+, got overlapping memory\."):
+            getattr(ops, name)(*arguments)
+
+
+def test_a_symmetric_gram_is_that_of_the_first_factors() -> None:
+    """Half of it is written for the other half."""
+    arguments = list(calls(torch.float64)["gram"])
+    ops.gram(*arguments)
+    expected = arguments[-1].clone()
+    arguments[7], arguments[8] = torch.rand_like(arguments[7]), torch.rand_like(arguments[8])
+    ops.gram(*arguments)
+    assert torch.equal(arguments[-1], expected)
