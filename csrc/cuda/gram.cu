@@ -56,6 +56,7 @@ struct GramParams {
   bool mirror;  // nothing is added any more: write the other triangle too
   int layers;
   int columns;           // of J and other_J, point-major
+  int64_t first_y_tile;  // of this launch
   const T *J, *other_J;  // (N, columns), (M, columns)
   GramSide x, y;
   GramLayer<T> layer[kMaxLayers];
@@ -154,7 +155,8 @@ __device__ __forceinline__ void for_each_entry(const GramParams<T>& p, const Gra
 template <class T, bool kStructured>
 __global__ void __launch_bounds__(kThreads, kGramBlocks<T, kStructured>) gram_kernel(const GramParams<T> p) {
   NTKFAST_DYNAMIC_SHARED(T, shared);
-  const GramTile tile{point_tile(p.x.part, p.x.count, blockIdx.x), point_tile(p.y.part, p.y.count, blockIdx.y)};
+  const GramTile tile{point_tile(p.x.part, p.x.count, blockIdx.x),
+                      point_tile(p.y.part, p.y.count, p.first_y_tile + blockIdx.y)};
   const GramPart &x = p.x.part[tile.x.entry], &y = p.y.part[tile.y.entry];
   if (p.symmetric && (x.number < y.number || (x.number == y.number && tile.x.first < tile.y.first))) return;
   Sums<T> sum = {};
@@ -225,6 +227,19 @@ Plan<T> plan_of(const Gram<T>& p, int only) {
   return {tables_of(p.x, true, a_tile, only), tables_of(p.y, true, a_tile, only), structured_layers(p), p.together};
 }
 
+// Tiles of y beyond what a grid holds have launches of their own.
+template <class T>
+int launch_tiles(GramParams<T> params, int64_t x_tiles, int64_t y_tiles, void* stream) {
+  const auto kernel = params.layers > 0 ? gram_kernel<T, true> : gram_kernel<T, false>;
+  for (int64_t first = 0; first < y_tiles; first += kMaxGridYZ) {
+    params.first_y_tile = first;
+    const int64_t count = y_tiles - first < kMaxGridYZ ? y_tiles - first : kMaxGridYZ;
+    const int code = launch(kernel, Grid{x_tiles, count}, Block{kThreads, 1, 1, kTileBytes<T>}, stream, params);
+    if (code != cudaSuccess) return code;
+  }
+  return cudaSuccess;
+}
+
 // Adds the columns of `params`, and if `structured` those layers, to all of K; the last one of all mirrors it.
 template <class T>
 int add_chunk(const Plan<T>& plan, GramParams<T> params, bool structured, bool last, void* stream) {
@@ -240,9 +255,7 @@ int add_chunk(const Plan<T>& plan, GramParams<T> params, bool structured, bool l
         params.columns = first == 0 ? columns : 0;
         params.layers = count;
         for (int l = 0; l < count; ++l) params.layer[l] = plan.layers[first + l];
-        return launch(count > 0 ? gram_kernel<T, true> : gram_kernel<T, false>,
-                      Grid{plan.rows[i].tiles, plan.columns[j].tiles}, Block{kThreads, 1, 1, kTileBytes<T>}, stream,
-                      params);
+        return launch_tiles(params, plan.rows[i].tiles, plan.columns[j].tiles, stream);
       });
       if (code != cudaSuccess) return code;
     }
