@@ -52,7 +52,17 @@ SMOKE = Settings(width=16, depth=2, iterations=40, batch=30, every=10)
 def main(argv: list[str] | None = None) -> None:
     """Train what was asked for, then draw every run that the folder holds."""
     args, settings = parse(argv)
-    out = Path(args.out)
+    try:
+        train_and_draw(args, settings, Path(args.out))
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: the same command with --resume goes on from the checkpoints in {args.out}", file=sys.stderr
+        )
+        sys.exit(130)  # as a shell has it for a command that Ctrl-C stopped
+
+
+def train_and_draw(args: argparse.Namespace, settings: Settings, out: Path) -> None:
+    """Do what the command line asks for."""
     if not args.figures_only:
         runs = {(rule, seed): out / f"{rule}-seed{seed}" for seed in args.seeds for rule in args.weights}
         if args.resume:
@@ -160,8 +170,11 @@ def train(rule: str, seed: int, settings: Settings, args: argparse.Namespace, fo
             trainer = ntk.Trainer.resume(checkpoint, problem, net, optimizer, exponential_decay)
         except ValueError as error:
             sys.exit(f"--resume: {error}")
+        print(f"resumed at iteration {trainer.iteration}", flush=True)
         run_file.unlink(missing_ok=True)
     else:
+        if args.resume:
+            print(f"no checkpoint in {folder}: starting anew", flush=True)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
         weights = ntk.NTKWeights(every=settings.every) if rule == "ntk" else None

@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from ntkfast.training.iteration import Iteration
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIGURES = {
@@ -89,6 +92,40 @@ def test_wave_writes_figures_summary_and_histories_and_resumes(tmp_path, main, c
     main(*smoke, "--weights", "ntk", "--iterations", "0")
     records = (tmp_path / "out" / "ntk-seed0" / "history.jsonl").read_text().splitlines()
     assert {json.loads(line)["iteration"] for line in records} == {0}
+
+
+def test_wave_goes_on_after_ctrl_c_as_if_there_had_been_none(tmp_path, main, capsys, monkeypatch):
+    smoke = ("wave", "--smoke", "--weights", "ntk")
+    main(*smoke, "--out", "whole")
+    update, calls = Iteration.update, iter(range(100))
+
+    def stopped(self):
+        update(self)
+        if next(calls) == 24:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Iteration, "update", stopped)
+    sentence = "interrupted: the same command with --resume goes on from the checkpoints in out"
+    assert refusal(main, capsys, *smoke, "--out", "out") == sentence
+    assert "resumed at iteration 25\n" in main(*smoke, "--out", "out", "--resume")
+    whole, resumed = (
+        json.loads((tmp_path / name / "summary.json").read_text())["runs"]["ntk"]["l2"] for name in ("whole", "out")
+    )
+    assert whole == resumed
+
+
+def test_wave_says_where_it_has_no_checkpoint_to_resume_from_and_gives_the_status_of_ctrl_c(main, monkeypatch):
+    assert "no checkpoint in out/none-seed0: starting anew\n" in main(
+        *("wave", "--smoke", "--weights", "none", "--iterations", "1", "--out", "out", "--resume")
+    )
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Iteration, "update", stopped)
+    with pytest.raises(SystemExit) as found:
+        main("wave", "--smoke", "--out", "out")
+    assert found.value.code == 130
 
 
 def test_wave_gives_medians_over_seeds(tmp_path, main):

@@ -35,6 +35,7 @@ from .history import History
 from .iteration import Iteration, Kind, Outcome
 from .resuming import FORMAT, check_checkpoint, check_origin, load_scheduler, origin_of, unchanged_if_refused
 from .step import Batch, StepRows
+from .stopping import Interrupts, not_finite
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -186,8 +187,8 @@ class Trainer:
 
         Args:
             iterations: how many more, at least 0.
-            out: folder that ``history.jsonl`` is streamed to and ``checkpoint.pt`` saved in, during and after the run;
-                it may hold the history of this run, and of no other one.
+            out: folder that ``history.jsonl`` is streamed to and ``checkpoint.pt`` saved in, during and after the run
+                and when Ctrl-C stops it; it may hold the history of this run, and of no other one.
             record_every: iterations between two records of losses, weights and traces.
             error_every: iterations between two evaluations of the error on a grid, where an exact solution is known.
             spectra: iterations at which the eigenvalues of every group's kernel are recorded.
@@ -207,6 +208,7 @@ class Trainer:
             TypeError: if an argument is of another type.
             FloatingPointError: if a loss or a weight stops being finite; the history is kept. On a GPU losses are
                 looked at when they are recorded, weights by way of them.
+            KeyboardInterrupt: if Ctrl-C stops it, at the end of the iteration; a second one at once, without a save.
         """
         check_fit(iterations, record_every, error_every, checkpoint_seconds, capture)
         hooks, spectra = hooks_of(callbacks), iterations_of(spectra)
@@ -223,6 +225,7 @@ class Trainer:
             if shows_progress(progress):
                 hooks.append(bar := Progress(iterations))
                 opened.callback(bar.close)
+            hooks.append(opened.enter_context(Interrupts(lambda: folder and self.save(folder / CHECKPOINT))))
             start = time.perf_counter() - self._seconds
             for _ in range(iterations):
                 self._iterate(due, spectra)
@@ -278,14 +281,9 @@ class Trainer:
         self.weights.keep(*by_group)
 
     def _check_finite(self, iteration: int, what: str, values: Tensor) -> None:
-        if math.isfinite(values.sum().item()):
-            return
-        bad = {g: v for g, v in zip(self._layout.groups, values.tolist(), strict=True) if not math.isfinite(v)}
-        named = ", ".join(f"{group!r} is {v}" for group, v in bad.items()) or "their sum overflows"
-        raise FloatingPointError(
-            f"training stopped at iteration {iteration}: the {what} of group {named} "
-            f"(loss weights {self.loss_weights}); the history up to here is kept"
-        )
+        if not math.isfinite(values.sum().item()):
+            by_group = dict(zip(self._layout.groups, values.tolist(), strict=True))
+            raise not_finite(iteration, what, by_group, self.loss_weights)
 
     def _record_fast(self, iteration: int, found: Outcome) -> None:
         assert found.means is not None

@@ -1,7 +1,9 @@
-"""An error in the middle of a run: what moved is counted, what did not can be done again, and files are closed."""
+"""An error or Ctrl-C in the middle of a run: what moved is counted, the rest can be done again, files are closed."""
 
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,18 +17,22 @@ FIT = {"record_every": 2, "error_every": 2, "progress": False}
 
 
 class Once:
-    """Does nothing but raise at one of its calls, if it is armed."""
+    """Does nothing but raise at one of its calls, or press Ctrl-C then, if it is armed."""
 
     def __init__(self) -> None:
         self.calls_left = -1
+        self.presses = 0
 
-    def arm(self, calls: int) -> None:
-        self.calls_left = calls
+    def arm(self, calls: int, presses: int = 0) -> None:
+        self.calls_left, self.presses = calls, presses
 
     def __call__(self, *_: object) -> None:
         self.calls_left -= 1
         if self.calls_left == 0:
-            raise ConnectionError("once")
+            for _ in range(self.presses):
+                signal.raise_signal(signal.SIGINT)
+            if not self.presses:
+                raise ConnectionError("once")
 
 
 class Parts:
@@ -34,7 +40,7 @@ class Parts:
 
     def __init__(self, decay: float = 0.9) -> None:
         self.decay = decay
-        names = ("points", "target", "exact", "optimizer", "scheduler", "callback", "record")
+        names = ("points", "target", "exact", "optimizer", "moved", "scheduler", "callback", "record")
         self.once = {name: Once() for name in names}
         torch.manual_seed(0)
         self.net = ntk.MLP([2, 7, 6, 1], dtype=torch.float64)
@@ -64,6 +70,7 @@ class Parts:
     def optimizer(self) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(self.net.parameters(), 1e-2, momentum=0.9)
         optimizer.register_step_pre_hook(lambda *_: self.once["optimizer"]())
+        optimizer.register_step_post_hook(lambda *_: self.once["moved"]())
         return optimizer
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> LambdaLR:
@@ -85,6 +92,9 @@ class Parts:
         trainer.history.add = record
         return trainer
 
+    def resumed(self, path: Path) -> ntk.Trainer:
+        return ntk.Trainer.resume(path, self.problem, self.net, self.optimizer(), self.scheduler)
+
     def flat(self) -> torch.Tensor:
         return torch.cat([p.detach().flatten() for p in self.net.parameters()])
 
@@ -102,13 +112,51 @@ def test_a_run_goes_on_after_an_error_and_resumes_as_if_there_had_been_none(tmp_
         trainer.fit(12, callbacks=[broken.once["callback"]], **FIT)
     assert trainer.weights.calls == trainer.iteration
     trainer.save(tmp_path / "checkpoint.pt")
-    again = ntk.Trainer.resume(
-        tmp_path / "checkpoint.pt", resumed.problem, resumed.net, resumed.optimizer(), resumed.scheduler
-    )
+    again = resumed.resumed(tmp_path / "checkpoint.pt")
     for each in (trainer, again):
         each.fit(14 - each.iteration, **FIT)
     assert torch.equal(broken.flat(), whole.flat())
     assert torch.equal(resumed.flat(), whole.flat())
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+@pytest.mark.parametrize("part", ["points", "exact", "optimizer", "moved", "scheduler", "callback", "record"])
+def test_a_run_that_ctrl_c_stops_leaves_a_checkpoint_and_resumes_bit_for_bit(tmp_path, part: str, calls: int) -> None:
+    whole, broken, resumed = Parts(), Parts(), Parts()
+    whole_run, trainer = whole.trainer(), broken.trainer()
+    whole_run.fit(14, out=tmp_path / "whole", **FIT)
+    broken.once[part].arm(calls, presses=1)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(14, out=tmp_path, callbacks=[broken.once["callback"]], **FIT)
+    assert 0 < trainer.iteration < 14 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = resumed.resumed(tmp_path / "checkpoint.pt")
+    assert again.iteration == trainer.iteration
+    again.fit(14 - again.iteration, out=tmp_path, **FIT)
+    assert torch.equal(resumed.flat(), whole.flat())
+    for records in (again.history.records, whole_run.history.records):
+        for record in records.values():
+            record.pop("seconds", None)
+    assert again.history.records == whole_run.history.records
+
+
+def test_ctrl_c_in_the_last_record_lets_the_run_end(tmp_path) -> None:
+    parts = Parts()
+    trainer = parts.trainer()
+    parts.once["target"].arm(1, presses=1)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(0, out=tmp_path, **FIT)
+    assert "loss" in Parts().resumed(tmp_path / "checkpoint.pt").history.records[0]
+
+
+def test_a_second_ctrl_c_does_not_wait_and_leaves_the_checkpoint_that_is_there(tmp_path) -> None:
+    parts = Parts()
+    trainer = parts.trainer()
+    trainer.fit(2, out=tmp_path, **FIT)
+    parts.once["moved"].arm(1, presses=2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(12, out=tmp_path, **FIT)
+    assert Parts().resumed(tmp_path / "checkpoint.pt").iteration == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_error_on_the_points_of_the_last_record_draws_none() -> None:
