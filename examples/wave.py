@@ -50,7 +50,7 @@ SMOKE = Settings(width=16, depth=2, iterations=40, batch=30, every=10)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train what was asked for, then draw every run that the folder holds."""
+    """Train what was asked for, then draw every run of these settings that the folder holds."""
     args, settings = parse(argv)
     try:
         train_and_draw(args, settings, Path(args.out))
@@ -67,10 +67,10 @@ def train_and_draw(args: argparse.Namespace, settings: Settings, out: Path) -> N
         runs = {(rule, seed): out / f"{rule}-seed{seed}" for seed in args.seeds for rule in args.weights}
         if args.resume:
             for folder in runs.values():
-                check_stored(folder, {**vars(settings), "device": args.device, "dtype": args.dtype})
+                check_stored(folder, stored_settings(settings, args))
         for (rule, seed), folder in runs.items():
             train(rule, seed, settings, args, folder)
-    runs = {rule: found for rule in LABELS if (found := finished(out, rule))}
+    runs = finished(out, None if args.figures_only else stored_settings(settings, args))
     if not runs:
         sys.exit(f"no finished run in {out}")
     draw(runs, out)
@@ -101,7 +101,11 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Settings]:
         action="store_true",
         help="go on from the checkpoints in --out, with the same settings or more iterations; skip what is finished",
     )
-    parser.add_argument("--figures-only", action="store_true", help="train nothing, draw what --out holds")
+    parser.add_argument(
+        "--figures-only",
+        action="store_true",
+        help="train nothing, draw the runs in --out that have the settings of the newest one",
+    )
     parser.add_argument("--smoke", action="store_true", help="a tiny network for a few seconds: does everything run?")
     args = parser.parse_args(argv)
     try:
@@ -127,6 +131,11 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, Settings]:
         except ValueError as error:
             parser.error(f"--out: {error}")
     return args, settings
+
+
+def stored_settings(settings: Settings, args: argparse.Namespace) -> dict[str, object]:
+    """Return all that tells the runs of a folder apart beside rule and seed, as their settings.json has it."""
+    return {**vars(settings), "device": args.device, "dtype": args.dtype}
 
 
 def check_stored(folder: Path, settings: dict[str, object]) -> None:
@@ -164,7 +173,7 @@ def train(rule: str, seed: int, settings: Settings, args: argparse.Namespace, fo
         device=args.device,
     )
     optimizer = adam(net, settings.lr)
-    all_settings = {**vars(settings), "device": args.device, "dtype": args.dtype}
+    all_settings = stored_settings(settings, args)
     if resumed:
         try:
             trainer = ntk.Trainer.resume(checkpoint, problem, net, optimizer, exponential_decay)
@@ -229,14 +238,24 @@ class Run:
     u: np.ndarray  # prediction, (GRID, GRID), t first
 
 
-def finished(out: Path, rule: str) -> list[Run]:
-    """Read the finished runs of a rule, in the order of their seeds."""
-    runs = []
-    for path in out.glob(f"{rule}-seed*/run.json"):
-        info = json.loads(path.read_text(encoding="utf-8"))
-        with np.load(path.parent / "prediction.npz") as arrays:
-            runs.append(Run(info, History.load(path.parent), arrays["u"]))
-    return sorted(runs, key=lambda run: run.info["seed"])
+def finished(out: Path, settings: dict[str, object] | None) -> dict[str, list[Run]]:
+    """Read the finished runs that were made from the given settings, by rule in the order of their seeds.
+
+    Without settings those of the newest run count. Runs of others are named and left out.
+    """
+    files = [path for rule in LABELS for path in out.glob(f"{rule}-seed*/run.json")]
+    infos = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    if settings is None and infos:
+        settings = infos[max(infos, key=lambda folder: (folder / "run.json").stat().st_mtime_ns)]["settings"]
+    others = sorted(folder.name for folder, info in infos.items() if info["settings"] != settings)
+    if others:
+        print(f"left out, as made from other settings: {', '.join(others)}")
+    runs: dict[str, list[Run]] = {rule: [] for rule in LABELS}
+    for folder, info in sorted(infos.items(), key=lambda item: item[1]["seed"]):
+        if folder.name not in others:
+            with np.load(folder / "prediction.npz") as arrays:
+                runs[info["rule"]].append(Run(info, History.load(folder), arrays["u"]))
+    return {rule: found for rule, found in runs.items() if found}
 
 
 def draw(runs: dict[str, list[Run]], out: Path) -> None:

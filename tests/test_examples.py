@@ -77,9 +77,9 @@ def test_wave_writes_figures_summary_and_histories_and_resumes(tmp_path, main, c
     assert "no weights, seed" not in main(*smoke, "--resume")
     resumed = main(*smoke, "--resume", "--iterations", "50", "--weights", "ntk")
     assert "no weights, seed" not in resumed
+    assert "left out, as made from other settings: none-seed0\n" in resumed
     again = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert again["runs"]["ntk"]["iterations"] == 50
-    assert again["runs"]["none"] == summary["runs"]["none"]
+    assert set(again["runs"]) == {"ntk"} and again["runs"]["ntk"]["iterations"] == 50
     records = (tmp_path / "out" / "ntk-seed0" / "history.jsonl").read_text().splitlines()
     assert {json.loads(line)["iteration"] for line in records} >= {0, 40, 50}
 
@@ -133,6 +133,21 @@ def test_wave_gives_medians_over_seeds(tmp_path, main):
     (found,) = json.loads((tmp_path / "out" / "summary.json").read_text())["runs"].values()
     errors = sorted(seed["l2"] for seed in found["seeds"].values())
     assert len(errors) == 3 and found["l2"] == errors[1]
+
+
+def test_wave_pools_runs_of_one_folder_only_where_their_settings_are_those_asked_for(tmp_path, main):
+    def summary():
+        return json.loads((tmp_path / "out" / "summary.json").read_text())["runs"]
+
+    few = ("wave", "--smoke", "--out", "out", "--iterations", "2")
+    main(*few, "--seeds", "2", "--weights", "none")
+    assert "left out" not in main(*few, "--seed", "5", "--weights", "none")
+    assert set(summary()["none"]["seeds"]) == {"0", "1", "5"}
+    others = "left out, as made from other settings: none-seed0, none-seed1, none-seed5\n"
+    assert others in main(*few, "--width", "8", "--weights", "ntk")
+    assert set(summary()) == {"ntk"} and set(summary()["ntk"]["seeds"]) == {"0"}
+    assert others in main("wave", "--figures-only", "--out", "out")
+    assert summary()["ntk"]["settings"]["width"] == 8
 
 
 @pytest.mark.parametrize(
