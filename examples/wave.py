@@ -300,6 +300,9 @@ def print_table(summary: dict, out: Path) -> None:
         numbers = f"{run['l2']:>18.2e}{run['iterations']:>12}{run['seconds']:>10.1f}{len(run['seeds']):>7}"
         print(f"{LABELS[rule]:14}{numbers}")
     print(f"\nfigures and summary.json: {out}")
+    if any(len(run["seeds"]) > 1 for run in summary["runs"].values()):
+        shown = ", ".join(f"seed {min(map(int, run['seeds']))} of {rule}" for rule, run in summary["runs"].items())
+        print(f"error.png shows all seeds, the other figures {shown}")
 
 
 if __name__ == "__main__":

@@ -129,10 +129,12 @@ def test_wave_says_where_it_has_no_checkpoint_to_resume_from_and_gives_the_statu
 
 
 def test_wave_gives_medians_over_seeds(tmp_path, main):
-    main("wave", "--smoke", "--out", "out", "--seeds", "3", "--weights", "none", "--iterations", "2")
+    few = ("wave", "--smoke", "--out", "out", "--weights", "none", "--iterations", "2")
+    assert "error.png shows all seeds, the other figures seed 4 of none\n" in main(*few, "--seed", "4", "--seeds", "3")
     (found,) = json.loads((tmp_path / "out" / "summary.json").read_text())["runs"].values()
     errors = sorted(seed["l2"] for seed in found["seeds"].values())
     assert len(errors) == 3 and found["l2"] == errors[1]
+    assert "error.png" not in main(*few[:3], "again", *few[4:])
 
 
 def test_wave_pools_runs_of_one_folder_only_where_their_settings_are_those_asked_for(tmp_path, main):
