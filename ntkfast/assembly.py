@@ -130,7 +130,8 @@ def _check_out(out: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
         raise ValueError("gram: expected an out that requires no grad, got one that does")
     if tuple(out.shape) != shape or out.dtype != like.dtype or out.device != like.device or not out.is_contiguous():
         raise ValueError(
-            f"gram: expected out contiguous, of shape {shape} in {like.dtype}, got {tuple(out.shape)} in {out.dtype}"
+            f"gram: expected out contiguous, {shape} in {like.dtype} on {like.device}, "
+            f"got {tuple(out.shape)} in {out.dtype} on {out.device}, strides {out.stride()}"
         )
     increment_version(out)
     return out

@@ -1,5 +1,7 @@
 """ntk.gram: K = J Jᵀ, one tile at a time."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -235,8 +237,15 @@ def test_a_given_output_is_filled():
     K = ntk.gram(net, x, wave, out=out)
     assert K.data_ptr() == out.data_ptr()
     assert torch.equal(out, ntk.gram(net, x, wave))
-    with pytest.raises(ValueError, match=r"expected out contiguous, of shape .* got \(3, 3\)"):
-        ntk.gram(net, x, wave, out=torch.empty(3, 3, dtype=torch.float64))
+    n = len(x)
+    for wrong, got in (
+        (torch.empty(3, 3, dtype=torch.float64), "(3, 3) in torch.float64 on cpu, strides (3, 1)"),
+        (out.T, f"({n}, {n}) in torch.float64 on cpu, strides (1, {n})"),
+        (out.float(), f"({n}, {n}) in torch.float32 on cpu, strides ({n}, 1)"),
+    ):
+        sentence = f"expected out contiguous, ({n}, {n}) in torch.float64 on cpu, got {got}"
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            ntk.gram(net, x, wave, out=wrong)
 
 
 def test_an_unknown_method_is_refused():
