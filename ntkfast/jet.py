@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .refusals import branch_message, conversion_message
+
 # A derivative of one output: (output, ((coordinate, order), ...)); the value itself is (output, ()).
 Term = tuple[int, tuple[tuple[int, int], ...]]
 Coefficient = float | Tensor
@@ -236,7 +238,10 @@ class Form:
         raise TypeError(branch_message(self._tape.name))
 
     def __float__(self) -> float:
-        raise TypeError(f"residual {self._tape.name}: expected a torch function, got a conversion to float")
+        raise TypeError(conversion_message(self._tape.name, "to float"))
+
+    def __int__(self) -> int:
+        raise TypeError(conversion_message(self._tape.name, "to int"))
 
     # What is known without values.
 
@@ -360,14 +365,6 @@ class Jet(Form):
         raise ValueError(
             f"residual {self._tape.name}: expected derivatives and values at the points themselves, got u.at(…)"
         )
-
-
-def branch_message(name: str) -> str:
-    """The sentence for `if`, `and`, `or`, `not` on values."""
-    return (
-        f"residual {name}: expected one formula for all points, got a branch (if, and, or, not) on values; "
-        f"use torch.where(condition, a, b)"
-    )
 
 
 def _plus(a: Coefficient, b: Coefficient, sign: float) -> Coefficient:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .channels import JetSpec, same_numbers
-from .jet import branch_message
+from .refusals import branch_message
 
 _PROBE_ROWS = 64
 _Columns = Mapping[str, Tensor]

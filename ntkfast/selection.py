@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from .chain import Chain
@@ -21,7 +21,7 @@ def select(chain: Chain, wrt: str | Sequence[str] | None = None) -> tuple[tuple[
 
     Raises:
         ValueError: a pattern that matches no parameter with ``requires_grad``.
-        TypeError: a pattern that is no string.
+        TypeError: patterns that are no strings.
 
     Example:
         >>> from torch import nn
@@ -39,6 +39,8 @@ def select(chain: Chain, wrt: str | Sequence[str] | None = None) -> tuple[tuple[
     )
     if wrt is None:
         return free
+    if not isinstance(wrt, Iterable):
+        raise TypeError(f"wrt: expected patterns on parameter names, such as '2.weight', got {wrt!r}")
     patterns = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for pattern in patterns:
         if not isinstance(pattern, str):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .channels import Layout, Terms, same_numbers
-from .jet import Coefficient, Form, Jet, branch_message
+from .jet import Coefficient, Form, Jet
+from .refusals import meaning
 from .residual import Residual
 
 
@@ -34,11 +35,14 @@ class At:
             column = self._columns[name]
         else:
             known = (*self._coordinates, *self._columns)
-            raise ValueError(f"residual {self._name}: expected a column out of {known}, got at.{name}")
+            raise ValueError(f"{self._name}: expected a column out of {known}, got at.{name}")
         # A copy: contiguous, and writing to it leaves the caller's points alone. Kept, so that it is made once.
         column = column.detach().clone(memory_format=torch.contiguous_format)
         self.__dict__[name] = column
         return column
+
+    def __getitem__(self, index: object) -> Tensor:
+        raise TypeError(f"{self._name}: expected a function of at, the points by column, as in at.x, got at[…]")
 
 
 class Run(ABC):
@@ -59,24 +63,18 @@ class Run(ABC):
         """The components that the function returns, by name ("" for a lone tensor)."""
         arguments: dict[str, object] = {name: Jet(self, j) for j, name in enumerate(residual.outputs)}
         if residual.takes_at:
-            arguments["at"] = At(self.name, self.coordinates, points, columns)
+            arguments["at"] = At(f"residual {self.name}", self.coordinates, points, columns)
         assert residual.fn is not None
         for name, c in residual.coefficients.items():
             if isinstance(c, Tensor) and c.is_inference():
                 arguments[name] = c.clone()  # autograd of the pointwise run may keep it
         try:
             result = residual.fn(**arguments)
-        except RuntimeError as error:
-            if "Boolean value of Tensor" in str(error):
-                raise TypeError(branch_message(self.name)) from error
-            raise
-        except AttributeError as error:
-            if str(error) in ("'Tensor' object has no attribute 'd'", "'Tensor' object has no attribute 'laplacian'"):
-                raise ValueError(
-                    f"residual {self.name}: d() expects an output itself, as in u.d(x=2), "
-                    f"got a product or a function of it"
-                ) from error
-            raise
+        except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+            refusal = meaning(self.name, error)
+            if refusal is None:
+                raise
+            raise refusal from error
         if not isinstance(result, dict):
             return {"": self._component("", result)}
         if not result:

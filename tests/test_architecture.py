@@ -12,7 +12,7 @@ import ntkfast
 PACKAGE = Path(ntkfast.__file__).parent
 # jet → residual → factors → diag, trace, gram, operator → spectrum, weights → problems → training → plots
 STAGES = (
-    ("_C", "kept"),
+    ("_C", "kept", "refusals"),
     ("_ops", "networks", "cost", "reference", "jet"),
     ("residual",),
     ("chain", "channels"),

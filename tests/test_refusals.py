@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from cases import Case, heat, mlp, randomized, u_t, uniform, wave
@@ -168,6 +169,31 @@ def test_rows_of_a_wrong_shape(any_verb):
     ):
         with refused(f"expected rows of shape ({len(x)},), got {shape}", error=ValueError):
             any_verb(TANH.net(), x, ntk.residual("t", "x")(wrong))
+
+
+def test_values_by_an_index_of_several_axes(any_verb):
+    for wrong in (lambda u: u[:, 0], lambda u: (u**2)[:, 0], lambda u: u.d(x=1)[..., 0, 0]):
+        with refused("expected u and its derivatives as they are, (n,)", "got an index of several axes"):
+            any_verb(TANH.net(), TANH.points(), ntk.residual("t", "x")(wrong))
+
+
+def test_points_by_an_index(any_verb):
+    with refused("expected a function of at, the points by column, as in at.x, got at[…]", error=TypeError):
+        any_verb(TANH.net(), TANH.points(), ntk.residual("t", "x")(lambda u, at: u * at[:, 0]))
+
+
+def test_functions_of_numpy(any_verb):
+    for wrong in (lambda u: np.sin(u), lambda u: np.sin(u**2), lambda u: np.add(u, 1.0)):
+        with refused("expected a torch function, as in torch.sin(u), got one of NumPy", error=TypeError):
+            any_verb(TANH.net(), TANH.points(), ntk.residual("t", "x")(wrong))
+
+
+def test_an_error_of_the_function_itself_is_its_own(any_verb):
+    def wrong(u):
+        return [u][1]
+
+    with pytest.raises(IndexError, match="list index out of range"):
+        any_verb(TANH.net(), TANH.points(), ntk.residual("t", "x")(wrong))
 
 
 def test_a_coefficient_without_a_value(any_verb):

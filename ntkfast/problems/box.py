@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -120,8 +121,9 @@ class Box:
 
         Raises:
             ValueError: if n is negative.
+            TypeError: if n is no whole number.
         """
-        _check_number(n)
+        _check_number("sample", "a number of points", n, 0)
         device = torch.device("cpu") if generator is None else generator.device
         dtype = dtype or torch.get_default_dtype()
         low, width = self._bounds(dtype, device)
@@ -151,9 +153,9 @@ class Box:
 
         Raises:
             ValueError: if there is no point.
+            TypeError: if ``size`` is no whole number.
         """
-        if size < 1:
-            raise ValueError(f"Box.grid: expected a size of at least 1, got {size}")
+        _check_number("Box.grid", "a size", size, 1)
         axes = [
             torch.linspace(a, b, size if a < b else 1, dtype=torch.float64, device="cpu")
             for a, b in zip(self.low, self.high, strict=True)
@@ -210,8 +212,9 @@ class Union:
 
         Raises:
             ValueError: if n is negative.
+            TypeError: if n is no whole number.
         """
-        _check_number(n)
+        _check_number("sample", "a number of points", n, 0)
         device = torch.device("cpu") if generator is None else generator.device
         dtype = dtype or torch.get_default_dtype()
         measures, low, width = self._bounds(dtype, device)
@@ -231,6 +234,8 @@ class Union:
         return self._constants.get((dtype, device), device, make)
 
 
-def _check_number(n: int) -> None:
-    if n < 0:
-        raise ValueError(f"sample: expected a number of points of at least 0, got {n}")
+def _check_number(owner: str, what: str, number: int, least: int) -> None:
+    if not isinstance(number, numbers.Integral) or isinstance(number, bool):
+        raise TypeError(f"{owner}: expected {what} as a whole number, got {number!r}")
+    if number < least:
+        raise ValueError(f"{owner}: expected {what} of at least {least}, got {number}")

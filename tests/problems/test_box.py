@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,6 +90,17 @@ def test_bad_boxes_are_refused_with_expected_and_got(make, sentence):
 def test_fewer_than_no_points_are_refused(draw, sentence):
     with pytest.raises(ValueError, match=sentence):
         draw()
+
+
+@pytest.mark.parametrize("number", [2.5, "2", None, True])
+@pytest.mark.parametrize("draw", [D.sample, (D.at(t=0) | D.at(t=1)).sample, D.grid], ids=["box", "union", "grid"])
+def test_numbers_of_points_are_whole(draw, number):
+    with pytest.raises(TypeError, match=f"expected a .* as a whole number, got {number!r}"):
+        draw(number)
+
+
+def test_whole_numbers_of_numpy_count():
+    assert D.sample(np.int64(3)).shape == (3, 2) and D.grid(np.int64(3)).shape == (9, 2)
 
 
 @pytest.mark.parametrize("ends", [(8.384683163980622, 8.997439856428457), (-1.0, 1e-9), (1000.0, 1000.1)])

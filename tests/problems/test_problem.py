@@ -102,6 +102,11 @@ def test_without_an_exact_solution_there_is_no_error_to_measure():
         ),
         (lambda at: line(at).sum(), ValueError, r"got \(\)"),
         (lambda at: 0.0, TypeError, r"exact: expected a tensor of shape \(16,\), got float"),
+        (
+            lambda x: x[:, 0],
+            TypeError,
+            r"exact: expected a function of at, the points by column, as in at.x, got at\[…\]",
+        ),
     ],
 )
 def test_an_exact_solution_gives_one_value_per_point(exact, error, sentence):
