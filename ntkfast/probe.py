@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .channels import JetSpec, same_numbers
-from .refusals import branch_message
+from .refusals import branch_message, conversion_message
 
 _PROBE_ROWS = 64
 _Columns = Mapping[str, Tensor]
@@ -24,17 +24,23 @@ class _Rows(Protocol):
 _Record = Callable[[Tensor, _Columns], _Rows]
 
 
+class _Read(Exception):
+    """A number was read from values: how, or None for a branch."""
+
+
+def _refusal(how: str | None) -> Any:
+    def refuse(*_: object) -> Any:
+        raise _Read(how)
+
+    return refuse
+
+
 class _Values(Tensor):
-    """Values of a jet that refuse to become one number: a function that reads one branches on it."""
+    """Values of a jet that refuse to become one number: a row that reads one depends on other points."""
 
-    def _refuse(self, *_: object) -> bool:
-        raise _Branch
-
-    __bool__ = __float__ = __int__ = __index__ = item = tolist = _refuse  # type: ignore[assignment]
-
-
-class _Branch(Exception):
-    pass
+    __bool__ = _refusal(None)
+    __float__, __int__, __index__ = map(_refusal, ("to float", "to int", "to an index"))
+    item, tolist = map(_refusal, ("by .item()", "by .tolist()"))
 
 
 def probe(name: str, record: _Record, points: Tensor, columns: _Columns) -> None:
@@ -51,8 +57,9 @@ def probe(name: str, record: _Record, points: Tensor, columns: _Columns) -> None
                 raise
             # Captured tensors that are aligned with the points fit no other number of them.
             mixed = _mixes(record, points, columns)
-    except _Branch:
-        raise TypeError(branch_message(name)) from None
+    except _Read as read:
+        (how,) = read.args
+        raise TypeError(branch_message(name) if how is None else conversion_message(name, how)) from None
     if mixed:
         raise ValueError(
             f"residual {name}: expected each row to depend on its own point alone, got rows that mix points "

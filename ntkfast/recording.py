@@ -11,6 +11,7 @@ pointwise run gives the rest of the seeds:
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -230,10 +231,14 @@ def record(
             f"residual {residual.name}: expected a value for every coefficient, got none for "
             f"{', '.join(residual._missing)}; use bind({residual._missing[0]}=…)"
         )
-    recording = _survey(residual, points, columns)
-    if not residual._probed and points.shape[0]:
+    if residual._probed or not points.shape[0]:
+        return _survey(residual, points, columns)
+    with warnings.catch_warnings():  # once for a residual: each time Python forgets which warnings it has shown
+        # The probe, which comes after the first run, refuses what torch warns of there.
+        warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar", UserWarning)
+        recording = _survey(residual, points, columns)
         probe(residual.name, functools.partial(_survey, residual), points, columns)
-        residual._probed = True
+    residual._probed = True
     return recording
 
 

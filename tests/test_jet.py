@@ -145,6 +145,7 @@ REFUSED = {
     "another place": (lambda u, at: u.at(x=1.0), ValueError, r"got u\.at"),
     "branch": (lambda u, at: 1 if u else 0, TypeError, "got a branch"),
     "float": (lambda u, at: math.sin(u), TypeError, "got a conversion to float"),
+    "int": (lambda u, at: int(u), TypeError, "got a conversion to int"),
     "column vector": (lambda u, at: u * at.x[:, None], ValueError, r"shape \(5,\).* got shape \(5, 1\)"),
     "column vector added": (lambda u, at: at.x[:, None] - u, ValueError, r"shape \(5,\).* got shape \(5, 1\)"),
     "too few entries": (lambda u, at: u * at.x[:3], ValueError, r"got shape \(3,\)"),

@@ -1,5 +1,9 @@
 """The probe: rows that mix points and functions that branch on values are found."""
 
+import math
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -31,7 +35,14 @@ REFUSED = {
     "noise": (lambda u, at: u - torch.rand_like(at.x), ValueError, "rows that mix points"),
     "branch": (lambda u: u if u > 0 else -u, TypeError, "got a branch"),
     "branch on a mean": (lambda u: u if u.mean() > 0 else -u, TypeError, "got a branch"),
-    "branch on one": (lambda u: u if u[0].item() > 0 else -u, TypeError, "got a branch"),
+    "branch on one": (lambda u: u if u[0] > 0 else -u, TypeError, "got a branch"),
+    "branch by bool": (lambda u: u * bool(u.max()), TypeError, "got a branch .*bool"),
+    "float": (lambda u: u * float(u.max()), TypeError, "got a conversion to float"),
+    "function of one number": (lambda u: u * math.sin(u.max()), TypeError, "got a conversion to float"),
+    "int": (lambda u: u * int(u.max()), TypeError, "got a conversion to int"),
+    "item": (lambda u: u * u.max().item(), TypeError, r"got a conversion by \.item\(\)"),
+    "list": (lambda u: u * u.tolist()[0], TypeError, r"got a conversion by \.tolist\(\)"),
+    "index": (lambda u: u * (1, 2)[(u.max() > 0).long()], TypeError, "got a conversion to an index"),
     "branch on points": (lambda u, at: u if at.x > 0 else -u, TypeError, "got a branch"),
 }
 
@@ -41,6 +52,17 @@ def test_refuses_with_a_sentence(name):
     function, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         record(Residual(function, COORDINATES), points_of(100), 1)
+
+
+def test_torch_does_not_warn_of_numbers_that_are_refused(tmp_path):
+    """Torch warns once in a process, so it needs one of its own."""
+    code = (
+        "import torch, ntkfast as ntk\n"
+        "residual = ntk.residual('t', 'x')(lambda u: u * float(u.max()))\n"
+        "ntk.trace(ntk.MLP([2, 4, 1]), torch.rand(3, 2), residual)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "got a conversion to float" in done.stderr.splitlines()[-1] and "Warning" not in done.stderr
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 65, 400])
