@@ -8,14 +8,15 @@ parameters is one reverse sweep per row, and every kernel is what its formula sa
 Tests and benchmarks compare the fast code with this file, so it imports nothing of the package. What it knows of a
 residual are four attributes: `fn` (None: the network's own outputs, all of them or the one numbered `index`),
 `coordinates`, `outputs` and `coefficients`. Any `nn.Module` that maps (n, d) to (n, o) row by row will do.
-
 Wherever a function takes `points` and `residual`, it also takes a dict of groups `{"u": (points, residual), ...}`.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -85,8 +86,7 @@ class Jet:
 
     def laplacian(self, *names: str) -> Tensor:
         """Σ ∂²f/∂x_k² over the named columns (all of them if none is named), (n,)."""
-        terms = [self.d(**{name: 2}).value for name in names or self._columns]
-        return torch.stack(terms).sum(dim=0)
+        return torch.stack([self.d(**{name: 2}).value for name in names or self._columns]).sum(dim=0)
 
     def at(self, **positions: float | Tensor) -> Jet:
         """The same output with some columns of the points replaced, each by a number or (n,)."""
@@ -101,7 +101,6 @@ class Jet:
     __mul__, __rmul__ = _binary(operator.mul), _reflected(operator.mul)
     __truediv__, __rtruediv__ = _binary(operator.truediv), _reflected(operator.truediv)
     __pow__, __rpow__ = _binary(operator.pow), _reflected(operator.pow)
-
     __mod__, __rmod__ = _binary(operator.mod), _reflected(operator.mod)
     __lt__, __le__, __gt__, __ge__ = map(_binary, (operator.lt, operator.le, operator.gt, operator.ge))
     __eq__, __ne__, __hash__ = _binary(operator.eq), _binary(operator.ne), object.__hash__
@@ -135,8 +134,17 @@ def _column(name: str, columns: Sequence[str]) -> int:
     return columns.index(name)
 
 
+@functools.cache
+def _load_forward_mode() -> None:
+    """Let torch load its forward mode, which it does once, by a function of its own that it warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is")
+        jvp(torch.neg, (torch.zeros(1, device="cpu"),), (torch.zeros(1, device="cpu"),))
+
+
 def _partial(function: Callable[[Tensor], Tensor], column: int) -> Callable[[Tensor], Tensor]:
     """∂f/∂x_k of a function that acts row by row: one jvp along the unit vector, the same in every row."""
+    _load_forward_mode()
 
     def derivative(x: Tensor) -> Tensor:
         unit = torch.zeros_like(x)
@@ -211,15 +219,12 @@ def _joint(net: nn.Module, points: Tensor | Groups, residual: Any, wrt: Patterns
     return [_jacobians(net, x, r, wrt) for x, r in groups]
 
 
-def _block(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
 def _by_block(by_parameter: Parameters) -> Parameters:
     """Sums over the parameters of each module: {"2.weight": a, "2.bias": b} gives {"2": a + b}."""
     blocks: Parameters = {}
     for name, term in by_parameter.items():
-        blocks[_block(name)] = blocks[_block(name)] + term if _block(name) in blocks else term
+        block = name.rpartition(".")[0]
+        blocks[block] = blocks[block] + term if block in blocks else term
     return blocks
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -38,6 +40,17 @@ def test_right_results_pass(dtype, capsys):
     assert (found.tile, found.trace_points) == (check_module.TILE_POINTS, {"": check_module.TRACE_POINTS})
     assert str(found).splitlines()[-1] == f"agree (tolerance {found.tolerance:.0e})"
     assert capsys.readouterr().out == ""
+
+
+def test_no_warning_of_torch_about_itself_is_shown(tmp_path):
+    """Torch warns once in a process, so it needs one of its own."""
+    code = (
+        "import torch, ntkfast as ntk\n"
+        "residual = ntk.residual('t', 'x')(lambda u: u.d(t=1))\n"
+        "assert ntk.check(ntk.MLP([2, 4, 1]), torch.rand(3, 2), residual).passed"
+    )
+    done = subprocess.run([sys.executable, "-Walways", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "torch.jit.script" not in done.stderr
 
 
 def test_groups_are_reported_by_name():
