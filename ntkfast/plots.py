@@ -297,6 +297,8 @@ def profiles(x: ArrayLike, panels: Mapping[str, Mapping[str, ArrayLike]]) -> Fig
 def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> Figure:
     """Draw the exact solution, the prediction and their absolute difference over (t, x).
 
+    The first two share the exact solution's colours; where the prediction lies beyond, its bar ends in a tip.
+
     Args:
         t: grid of times, (nt,).
         x: grid of positions, (nx,).
@@ -326,7 +328,10 @@ def maps(t: ArrayLike, x: ArrayLike, exact: ArrayLike, predicted: ArrayLike) -> 
         axis.set(title=title, xlabel="$t$")
         axis.grid(False)
         axis.locator_params(nbins=2)
-        figure.colorbar(image, ax=axis, location="bottom", shrink=0.9, ticks=MaxNLocator(3), format=powers())
+        below, above = bool((field < low).any()), high is not None and bool((field > high).any())
+        tips = "both" if below and above else "min" if below else "max" if above else "neither"
+        bar = {"location": "bottom", "shrink": 0.9, "ticks": MaxNLocator(3), "format": powers(), "extend": tips}
+        figure.colorbar(image, ax=axis, **bar)
     axes[0].set_ylabel("$x$")
     return figure
 

@@ -114,6 +114,18 @@ def test_maps_show_exact_predicted_and_error_with_time_along_x():
     assert np.allclose(fields[0].reshape(4, 5), exact.T) and np.allclose(fields[2], 0.5)
 
 
+@pytest.mark.parametrize(
+    ("scale", "shift", "tips"), [(1, 0, "neither"), (1, 0.5, "max"), (1, -1.5, "min"), (4, -2, "both")]
+)
+def test_maps_mark_a_prediction_beyond_the_colours_of_the_exact_solution(scale, shift, tips):
+    t, x = np.linspace(0, 1, 5), np.linspace(0, 1, 4)
+    exact = np.outer(t, x)
+    figure = plots.maps(t, x, exact, scale * exact + shift)
+    bars = [axis.collections[0].colorbar for axis in figure.axes[:3]]
+    assert [bar.extend for bar in bars] == ["neither", tips, "neither"]
+    assert bars[0].mappable.get_clim() == bars[1].mappable.get_clim() == (-1, 1)
+
+
 def test_slices_have_a_panel_a_time():
     x = np.linspace(0, 1, 4)
     figure = plots.slices(x, (0.0, 0.5), np.zeros((2, 4)), {"a": np.ones((2, 4))})
