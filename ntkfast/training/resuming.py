@@ -114,7 +114,7 @@ def origin_of(
     """Return what a run is made from.
 
     Args:
-        problem: its coordinates count.
+        problem: its coordinates count, and the points n of each condition.
         groups: by condition, the loss group of each component.
         net: its layers count, and which parameters require grad.
         optimizer: its class counts.
@@ -124,6 +124,7 @@ def origin_of(
         "problem": {
             "coordinates": list(problem.domain.names),
             "groups": {name: list(found) for name, found in groups.items()},
+            "points": {name: condition.size for name, condition in problem.conditions.items()},
         },
         "layers": structure(net),
         "trained": [name for name, p in net.named_parameters() if p.requires_grad],
@@ -133,13 +134,14 @@ def origin_of(
 
 
 def check_origin(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
-    """Refuse a problem with other coordinates, conditions, components or groups, another optimizer or scheduler.
+    """Refuse a problem with other coordinates, components, groups or points, another optimizer or scheduler.
 
     Raises:
         ValueError: it names what differs.
     """
-    for what in ("coordinates", "groups"):
-        ours, theirs = now["problem"][what], then["problem"][what]
+    for what in ("coordinates", "groups", "points"):
+        ours = now["problem"][what]
+        theirs = then["problem"].get(what, ours)  # older checkpoints do not tell the points
         if ours != theirs or list(ours) != list(theirs):
             raise ValueError(f"Trainer.resume: expected a problem with the {what} {theirs}, got {ours}")
     for what, key in (("an optimizer", "optimizer_kind"), ("a scheduler", "scheduler_kind")):

@@ -362,14 +362,15 @@ class Trainer:
 
         Args:
             path: what :meth:`save` wrote.
-            problem: the same problem.
+            problem: the same problem. Its coordinates, its conditions with their loss groups and its points n are
+                compared; where points lie, residuals and targets are not. A step draws as many points as then.
             net: a network of the same layers and dtype; its parameters are overwritten.
             optimizer: of the same kind as then, if it was not the default one; its state is overwritten.
             scheduler: likewise, and None if the run had none of its own.
 
         Raises:
-            ValueError: if there is no such file, or one that is no checkpoint, or network, problem, optimizer or
-                scheduler are not of the kind that was saved; then nothing is changed.
+            ValueError: if there is no such file, or one that is no checkpoint, network, optimizer or scheduler are not
+                of the kind that was saved, or the problem differs in what is compared; then nothing is changed.
             TypeError: if an argument is of another type; likewise.
         """
         state = load_state(path)

@@ -13,6 +13,7 @@ from ntkfast.training.resuming import PARTS
 PROBLEM = ntk.problems.Wave1D()
 D = PROBLEM.domain
 RENAMED = ntk.Problem(D, {**PROBLEM.conditions, "left": ntk.Condition(D.at(x=0), n=100, group="v")})
+MORE = ntk.Problem(D, {**PROBLEM.conditions, "left": ntk.Condition(D.at(x=0), n=101, group="u")})
 FIT = {"record_every": 5, "progress": False}
 
 
@@ -67,13 +68,14 @@ def snapshot(optimizer: torch.optim.Optimizer) -> dict:
     ("problem", "then", "now", "error"),
     [
         (RENAMED, warm, warm, "with the groups"),
+        (MORE, warm, warm, r"with the points \{.*'left': 100, .*got \{.*'left': 101, "),
         (PROBLEM, None, warm, "expected a scheduler"),
         (PROBLEM, steps, warm, "expected a scheduler"),
         (PROBLEM, warm, lambda optimizer: 0.1 * len(warm(optimizer).base_lrs), "makes float"),
         (PROBLEM, in_three_turns, in_turn, "a SequentialLR of the parts that the run's had"),
         (PROBLEM, chained, lambda optimizer: ChainedScheduler([warm(optimizer)]), "a ChainedScheduler of the parts"),
     ],
-    ids=["problem", "one too many", "another", "none at all", "too few in turn", "too few in a chain"],
+    ids=["problem", "points", "one too many", "another", "none at all", "too few in turn", "too few in a chain"],
 )
 def test_a_refused_resume_leaves_network_optimizer_and_random_numbers(tmp_path, made, problem, then, now, error):
     first = network()
@@ -110,6 +112,17 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused(tmp_path, part: str) -
     torch.save(state, path)
     with pytest.raises(ValueError, match=f"expected a whole checkpoint, got .* without {part}"):
         ntk.Trainer.resume(path, PROBLEM, network())
+
+
+def test_a_checkpoint_that_does_not_tell_the_points_of_its_problem_is_resumed(tmp_path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    trainer = trainer_of(network())
+    trainer.fit(2, **FIT)
+    trainer.save(path)
+    state = torch.load(path, weights_only=True)
+    del state["problem"]["points"]
+    torch.save(state, path)
+    assert ntk.Trainer.resume(path, MORE, network()).iteration == 2
 
 
 def test_a_resume_that_is_not_refused_drives_the_optimizer_that_was_given(tmp_path) -> None:
