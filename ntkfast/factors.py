@@ -242,6 +242,7 @@ def factors(
     Args:
         net: a native network (`ntk.MLP` or a plain ``nn.Sequential``), float32 or float64.
         points: (n, d) in raw coordinates, of the network's dtype and device; or a dict of groups (points, residual).
+            Constants, also where they require grad.
         residual: the residual; not used with a dict of groups.
         wrt: fnmatch patterns on parameter names; None: all that require grad.
         workspace: buffers to reuse; the result is valid until the next call with the same ones.

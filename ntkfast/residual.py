@@ -146,7 +146,7 @@ class Residual:
 
         Args:
             net: the network.
-            points: (n, d), float32 or float64, in raw coordinates.
+            points: (n, d), float32 or float64, in raw coordinates; constants, also where they require grad.
 
         Returns:
             The rows, (n,); for k > 1 rows per point (n·k,), point-major.
@@ -202,7 +202,8 @@ def residual(*coordinates: str, outputs: Sequence[str] | None = None) -> Callabl
     - The first is the network's output ``u``. It stands for its own value (``u**3``, ``torch.sin(u)``), and has
       derivatives with respect to the raw input columns: ``u.d(x=1)``, ``u.d(t=2)``, of order 0, 1 or 2 along one
       coordinate (mixed ones do not exist), and ``u.laplacian("x", "y")``, the sum of second ones (no name: all).
-    - ``at`` is the points: ``at.x``, (n,), for each coordinate, and for each further column of ``ntk.Points``.
+    - ``at`` is the points: ``at.x``, (n,), for each coordinate, and for each further column of ``ntk.Points``. Points
+      are constants, also where they require grad: no gradient goes back to them.
     - Every other one is a coefficient: a default, or a number or tensor given by ``bind``.
 
     It returns one number per point, or a dict of them by component: then a point has several rows. What switches on

@@ -6,6 +6,8 @@ import pickle
 import pytest
 import torch
 
+from ntkfast.factors import factors
+from ntkfast.networks import MLP
 from ntkfast.residual import Residual, check_finite, check_points, residual, value
 from ntkfast.trace import trace
 
@@ -160,6 +162,16 @@ def test_what_its_module_has_under_its_name_need_not_be_it(monkeypatch):
     assert pickle.loads(pickle.dumps(bound.bind(speed=4.0))).coefficients == {"speed": 4.0}
     with pytest.raises(pickle.PicklingError):
         pickle.dumps(Residual(bound.fn.func, ("x",)))
+
+
+@pytest.mark.parametrize("function", [lambda u, at: u.d(t=1) - at.x, lambda u, at: at.x * torch.sin(u)])
+def test_points_are_constants_also_where_they_require_grad(function):
+    net, x = MLP([2, 4, 1], dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64, requires_grad=True)
+    made = residual("t", "x")(function)
+    for rows in (made(net, x), factors(net, x, made).rows):
+        assert torch.equal(rows, made(net, x.detach()))
+        rows.sum().backward()
+    assert x.grad is None and all(p.grad is not None for p in net.parameters())
 
 
 def test_the_outputs_cannot_be_iterated_over():
