@@ -18,6 +18,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+# Read when torch is loaded: threads that wait by spinning slow a busy machine down by orders of magnitude.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import torch
 
