@@ -1,6 +1,8 @@
 """Fixtures that run a test on every problem of the table, in both floating types; the whole suite on several cores."""
 
 import os
+import signal
+from collections.abc import Iterator
 
 # Read when torch is loaded: threads that wait by spinning slow a busy machine down by orders of magnitude.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -37,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as a shell's own command meets it; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=CASES, ids=str)

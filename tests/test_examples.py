@@ -94,6 +94,7 @@ def test_wave_writes_figures_summary_and_histories_and_resumes(tmp_path, main, c
     assert {json.loads(line)["iteration"] for line in records} == {0}
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_wave_goes_on_after_ctrl_c_as_if_there_had_been_none(tmp_path, main, capsys, monkeypatch):
     smoke = ("wave", "--smoke", "--weights", "ntk")
     main(*smoke, "--out", "whole")

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 import ntkfast as ntk
 from ntkfast.training import History
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
 D = ntk.Box(t=(0, 1), x=(0, 1))
 FIT = {"record_every": 2, "error_every": 2, "progress": False}
 
