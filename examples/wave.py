@@ -18,8 +18,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Read when torch is loaded: threads that wait by spinning slow a busy machine down by orders of magnitude.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read when torch is loaded: threads that wait spin briefly; for long, they would slow a busy machine down many times.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import numpy as np
 import torch
